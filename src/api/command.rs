@@ -1,0 +1,206 @@
+//! Owns what clients may ask for, as values: HTTP routes and socket messages end in the same ones. They print, compare,
+//! serialise and replay. Never carries one out. Enter at [`Command`] (writes) and [`Query`] (reads).
+
+use super::page::PageRequest;
+use crate::matching::{MatchId, Property, PropertyId, User, UserId};
+use crate::notification::{Channel, General, NotificationId};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// A change. What it does is decided from the rows when its turn comes, in `storage::apply`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// POST `/api/properties/{id}/like/` and `/reject/`.
+    ActOnProperty {
+        by: UserId,
+        property: PropertyId,
+        likes: bool,
+        reason: Option<String>,
+    },
+    /// POST `/api/matches/{id}/…/`.
+    ActOnMatch {
+        by: UserId,
+        id: MatchId,
+        act: Act,
+        reason: Option<String>,
+    },
+    /// POST `/api/notifications/{id}/mark_as_read/`.
+    MarkOneRead {
+        by: UserId,
+        which: Which,
+    },
+    /// `mark_read` of a socket.
+    MarkRead {
+        by: UserId,
+        ids: Vec<Uuid>,
+        many: bool,
+    },
+    /// Both kinds of "all".
+    MarkAllRead {
+        by: UserId,
+    },
+    /// Receipts of one socket: rows that it was sent.
+    MarkDelivered {
+        user: UserId,
+        ids: Vec<NotificationId>,
+    },
+    /// Older ones than this leave the push path for good (`delivery.replay_max`).
+    Skip {
+        user: UserId,
+        channel: Channel,
+        before: NotificationId,
+    },
+    /// *Service*: a notification in the backend's words.
+    Notify {
+        to: Recipients,
+        channel: Channel,
+        general: General,
+    },
+    PutUser {
+        id: UserId,
+        user: User,
+        is_active: Option<bool>,
+        password: Option<String>,
+    },
+    DeleteUser {
+        id: UserId,
+    },
+    PutProperty {
+        id: PropertyId,
+        property: Property,
+    },
+    DeleteProperty {
+        id: PropertyId,
+    },
+    /// *Service*: the matching engine's score.
+    PutMatch {
+        property: PropertyId,
+        tenant: UserId,
+        score: f64,
+        metadata: Option<String>,
+    },
+    /// Removes what is older than `storage.retention`: one stretch of rows after `after`.
+    Retain {
+        after: NotificationId,
+        read_before_ms: i64,
+        unread_before_ms: i64,
+    },
+    /// Nothing but an answer to remember under an `Idempotency-Key`: a request that was refused before it got here.
+    Remember {
+        status: u16,
+        body: String,
+    },
+}
+
+/// An act on a match, as the paths name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Act {
+    OwnerAccept,
+    OwnerReject,
+    Like,
+    Accept,
+    Reject,
+}
+
+/// How a path names a notification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Which {
+    Row(NotificationId),
+    Uuid(Uuid),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Recipients {
+    /// With the backend's own id, if it gave one.
+    One(UserId, Option<Uuid>),
+    Many(Vec<UserId>),
+}
+
+impl Command {
+    /// Receipts and housekeeping wait for the next commit (or make one after a little while); all else makes one now.
+    #[must_use]
+    pub fn can_wait(&self) -> bool {
+        matches!(self, Self::MarkDelivered { .. })
+    }
+}
+
+/// A question. Answered from a snapshot by a thread of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Query {
+    Notifications {
+        of: UserId,
+        filter: NotificationFilter,
+        page: PageRequest,
+    },
+    Notification {
+        of: UserId,
+        which: Which,
+    },
+    NotificationSummary {
+        of: UserId,
+    },
+    MyMatches {
+        of: UserId,
+        status: Option<&'static str>,
+        page: PageRequest,
+    },
+    Match {
+        of: UserId,
+        id: MatchId,
+    },
+    PendingRequests {
+        of: UserId,
+        page: PageRequest,
+    },
+    Properties {
+        page: PageRequest,
+    },
+    /// `only_active`: what users may see; a service sees all.
+    Property {
+        id: PropertyId,
+        only_active: bool,
+    },
+    User {
+        id: UserId,
+    },
+    /// What a connecting socket is sent before anything live.
+    Backlog(Backlog),
+    /// Whether a socket that was sent rows `first` to `last` was sent this one.
+    WasSent {
+        user: UserId,
+        channel: Channel,
+        uuid: Uuid,
+        first: NotificationId,
+        last: NotificationId,
+    },
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NotificationFilter {
+    pub is_read: Option<bool>,
+    pub kind: Option<String>,
+    pub channel: Option<Channel>,
+}
+
+/// One page of a replay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backlog {
+    pub user: UserId,
+    pub channel: Channel,
+    pub from: From,
+    /// Newest row that was committed when the socket entered the index. Up to it, what is waiting is sent; behind it,
+    /// everything: another device may have acknowledged a row that this one would have got live.
+    pub mark: NotificationId,
+    pub replay_max: u32,
+}
+
+/// Where a page of a replay begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// The first page: what is waiting.
+    Waiting,
+    /// The first page after `?since=`.
+    Since(Uuid),
+    /// A further page: after this row. `all`: delivered or not, as after `since`.
+    After { id: NotificationId, all: bool },
+}

@@ -1,0 +1,42 @@
+//! Owns the road from other threads to the reactor: letters in a queue, and the waker that makes it look.
+//! Never shares state. Enter at [`post_office`].
+
+use crate::storage::job::Outcome;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+/// What another thread tells the reactor.
+#[derive(Debug)]
+pub enum Letter {
+    /// One commit, in order; `durable` says when it was on disk (monotonic µs) and how long it took.
+    Committed { outcomes: Vec<Outcome>, took_us: u64 },
+    /// Answers of the reader.
+    Answered(Vec<Outcome>),
+    /// Writing fails (why), or works again.
+    Health(Option<String>),
+    /// A signal of the operating system.
+    Signal(i32),
+}
+
+/// The sending end; each thread has its own.
+#[derive(Clone)]
+pub struct Postbox {
+    letters: Sender<Letter>,
+    wake: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl Postbox {
+    /// Leaves a letter and wakes the reactor. After the reactor has ended, nothing happens.
+    pub fn post(&self, letter: Letter) {
+        if self.letters.send(letter).is_ok() {
+            (self.wake)();
+        }
+    }
+}
+
+/// The two ends of the road. `wake` must be callable from any thread (`mio::Waker::wake`).
+#[must_use]
+pub fn post_office(wake: impl Fn() + Send + Sync + 'static) -> (Postbox, Receiver<Letter>) {
+    let (letters, inbox) = channel();
+    (Postbox { letters, wake: Arc::new(wake) }, inbox)
+}

@@ -1,0 +1,17 @@
+//! habittod: real-time notifications for a rental marketplace. `src/README.md` is the map; the modules below stand in
+//! reading order, and imports go downward only.
+
+pub mod clock;
+pub mod config;
+
+pub mod matching;
+pub mod notification;
+
+pub mod auth;
+pub mod http;
+pub mod websocket;
+
+pub mod api;
+
+pub mod inbox;
+pub mod storage;

@@ -1,0 +1,149 @@
+//! Owns what goes to the storage threads and what comes back. Never runs one. Enter at [`Job`] and [`Outcome`].
+
+use crate::api::command::{Command, Query};
+use crate::api::frames::WhatWasRead;
+use crate::api::reply::Reply;
+use crate::matching::UserId;
+use crate::notification::{Channel, Notification, NotificationId};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Whom an answer is for: a place in the connection table and the generation that makes reuse harmless.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ticket {
+    pub key: u32,
+    pub generation: u32,
+}
+
+/// A change on its way to its commit.
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub command: Command,
+    /// Nobody waits for receipts.
+    pub ticket: Option<Ticket>,
+    pub idempotency: Option<Idempotency>,
+    /// Wall time that the change gets, milliseconds since 1970.
+    pub at_ms: i64,
+    /// Monotonic microseconds at which it was asked for, for the metrics.
+    pub asked_us: u64,
+}
+
+/// A caller's `Idempotency-Key`, with what tells another request under the same key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Idempotency {
+    /// The user, or 0 for the service.
+    pub caller: i64,
+    pub key: String,
+    /// Digest of method, path and body.
+    pub fingerprint: u64,
+}
+
+/// What storage is asked to do.
+#[derive(Debug)]
+pub enum Errand {
+    Write(Job),
+    /// A question that must see everything asked before it: it passes through the committer first.
+    ReadAfter(Ask),
+}
+
+/// A question on its way to the reader.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    pub query: Query,
+    pub ticket: Ticket,
+}
+
+/// What became of a job. In commit order.
+#[derive(Debug)]
+pub struct Outcome {
+    pub ticket: Option<Ticket>,
+    pub answer: Answer,
+    /// What everybody else has to hear, whether or not the asker is still there.
+    pub changes: Vec<Change>,
+    pub asked_us: u64,
+}
+
+/// What the asker hears.
+#[derive(Debug)]
+pub enum Answer {
+    Nothing,
+    Reply(Reply),
+    /// To a socket's `mark_read`: those that are not there.
+    Marked {
+        missing: Vec<Uuid>,
+    },
+    /// Not done, and safe to try again; the text is for operators and `/health/ready`.
+    Failed(String),
+    /// Housekeeping: go on after this row.
+    RetainAfter(NotificationId),
+    /// A page of a replay.
+    Backlog(BacklogPage),
+    WasSent(bool),
+}
+
+/// A committed change, as the hub needs it.
+#[derive(Debug)]
+pub enum Change {
+    Created(Notification),
+    /// `what` was read by `user`; of each channel (property, tenant) so many became read and so many of those had been
+    /// waiting to be pushed.
+    Read {
+        user: UserId,
+        what: WhatWasRead,
+        fewer: [Fewer; 2],
+    },
+    /// Fewer are waiting or unread: receipts, rows skipped or removed.
+    Settled {
+        user: UserId,
+        channel: Channel,
+        fewer: Fewer,
+    },
+    /// The user may (or may no longer) be served.
+    Standing {
+        user: UserId,
+        standing: Standing,
+    },
+    /// His rows are gone.
+    Forgotten {
+        user: UserId,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fewer {
+    pub unread: u32,
+    pub waiting: u32,
+}
+
+/// Whether a user may be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Active,
+    Inactive,
+    Deleted,
+}
+
+/// Rows for a connecting socket, already as frames.
+#[derive(Debug, Default)]
+pub struct BacklogPage {
+    /// WebSocket frames, one behind the other.
+    pub frames: Vec<u8>,
+    pub ids: Vec<NotificationId>,
+    /// The snapshot that the page was read from: no row up to here is missing once `more` is false.
+    pub upto: NotificationId,
+    pub more: bool,
+    /// First page: how many older ones are left out, and the row before which they lie.
+    pub skipped: u64,
+    pub skip_before: Option<NotificationId>,
+    /// First page: `since` named nothing that we know.
+    pub since_unknown: bool,
+}
+
+/// What is in the database when the server starts: the hub's counts begin here.
+#[derive(Debug, Default)]
+pub struct Census {
+    pub last: NotificationId,
+    /// User, channel, unread, waiting.
+    pub inboxes: Vec<(UserId, Channel, u32, u32)>,
+    pub barred: Vec<(UserId, Standing)>,
+}

@@ -1,0 +1,259 @@
+//! Owns the tables, their versions, and the one place where columns become values and back. Never opens a file.
+//! Enter at [`MIGRATIONS`]; to add a column, append a migration and touch the row functions below.
+
+use crate::matching::{Match, MatchId, Property, PropertyId, Rejecter, Status, User, UserId};
+use crate::notification::{Channel, Contact, Content, General, Home, Notification, NotificationId, Person};
+use rusqlite::{Connection, Row};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// "HBTD": tells our files from other programs' (PRAGMA application_id).
+pub const APPLICATION_ID: i32 = 0x4842_5444;
+
+/// One script a version, in order; `user_version` says how many have run. Never edit one that was released.
+///
+/// The hot commit appends to `notification` and touches one index: each index hit at random costs a dirty page a row,
+/// which is what a commit costs. No index on UUIDs of ours (the row id is inside), none on "undelivered" (the hub
+/// counts, `waiting` walks the user's newest rows).
+pub const MIGRATIONS: [&str; 1] = ["
+CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
+
+CREATE TABLE user (
+  id INTEGER PRIMARY KEY,
+  username TEXT NOT NULL, email TEXT NOT NULL, first_name TEXT NOT NULL, last_name TEXT NOT NULL,
+  phone TEXT NOT NULL, user_type TEXT NOT NULL,
+  standing INTEGER NOT NULL,              -- 0 active, 1 inactive, 2 deleted
+  password TEXT,                          -- Django's encoding
+  further TEXT NOT NULL                   -- JSON object
+) STRICT;
+CREATE INDEX user_by_username ON user (username);
+
+CREATE TABLE property (
+  id INTEGER PRIMARY KEY,
+  owner INTEGER NOT NULL, agent INTEGER,
+  kind TEXT NOT NULL, address TEXT NOT NULL, price REAL, bedrooms INTEGER,
+  is_active INTEGER NOT NULL,
+  further TEXT NOT NULL                   -- JSON object
+) STRICT;
+CREATE INDEX property_by_owner ON property (owner);
+CREATE INDEX property_by_agent ON property (agent) WHERE agent IS NOT NULL;
+
+CREATE TABLE matches (
+  id INTEGER PRIMARY KEY,
+  property INTEGER NOT NULL, tenant INTEGER NOT NULL,
+  score REAL NOT NULL,
+  status INTEGER NOT NULL,                -- 0 suggested, 1 pending, 2 accepted, 3 rejected by tenant, 4 by owner
+  reason TEXT, metadata TEXT NOT NULL,
+  created_ms INTEGER NOT NULL, updated_ms INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX match_by_pair ON matches (property, tenant);
+CREATE INDEX match_by_tenant ON matches (tenant);
+
+CREATE TABLE general (                    -- what the backend said, once for all whom one call named
+  id INTEGER PRIMARY KEY,
+  kind TEXT NOT NULL, title TEXT NOT NULL, message TEXT NOT NULL, data TEXT NOT NULL,
+  shared_by INTEGER NOT NULL              -- notifications that show it; it goes with the last of them
+) STRICT;
+
+CREATE TABLE notification (
+  id INTEGER PRIMARY KEY,                 -- commit order
+  user INTEGER NOT NULL,
+  channel INTEGER NOT NULL,               -- 0 property, 1 tenant
+  kind INTEGER NOT NULL,                  -- 0 like, 1 accepted, 2 accepted by owner, 3 rejected by owner, 4 general
+  created_ms INTEGER NOT NULL, delivered_ms INTEGER, read_ms INTEGER,
+  skipped INTEGER,                        -- 1: left the push path undelivered
+  uuid BLOB,                              -- only one that is not made from the id
+  property INTEGER, home_kind TEXT, address TEXT,
+  person INTEGER, username TEXT, email TEXT, first_name TEXT, last_name TEXT, phone TEXT, user_type TEXT,
+  score REAL,
+  general INTEGER
+) STRICT;
+CREATE INDEX notification_by_user ON notification (user);
+CREATE UNIQUE INDEX notification_by_foreign_uuid ON notification (uuid) WHERE uuid IS NOT NULL;
+
+CREATE TABLE idempotency (
+  caller INTEGER NOT NULL, key TEXT NOT NULL,
+  fingerprint INTEGER NOT NULL, status INTEGER NOT NULL, body TEXT NOT NULL, created_ms INTEGER NOT NULL,
+  PRIMARY KEY (caller, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX idempotency_by_age ON idempotency (created_ms);
+"];
+
+/// Brings a database to the newest version, a transaction a step. The newest version that this program knows is
+/// `MIGRATIONS.len()`; the caller has refused anything beyond.
+pub fn migrate(db: &mut Connection) -> rusqlite::Result<()> {
+    let version: usize = db.query_row("PRAGMA user_version", [], |row| row.get::<_, u32>(0))? as usize;
+    for (done, script) in MIGRATIONS.iter().enumerate().skip(version) {
+        let step = db.transaction()?;
+        step.execute_batch(script)?;
+        step.pragma_update(None, "application_id", APPLICATION_ID)?;
+        step.pragma_update(None, "user_version", done as u32 + 1)?;
+        step.commit()?;
+    }
+    Ok(())
+}
+
+/// A statement made of the column lists below, put together by the compiler.
+macro_rules! sql {
+    ($($part:tt)*) => { concat!($(sql_part!($part)),*) };
+}
+/// The column lists: what the row functions of this file read, in their order.
+macro_rules! sql_part {
+    (NOTIFICATION) => {
+        "n.id, n.user, n.channel, n.kind, n.created_ms, n.delivered_ms, n.read_ms, n.uuid, \
+    n.property, n.home_kind, n.address, n.person, n.username, n.email, n.first_name, n.last_name, n.phone, n.user_type, \
+    n.score, g.kind, g.title, g.message, g.data"
+    };
+    (NOTIFICATION_SOURCE) => { "notification n LEFT JOIN general g ON g.id = n.general" };
+    (MATCH) => { "m.id, m.property, m.tenant, m.score, m.status, m.metadata, m.created_ms, m.updated_ms" };
+    (PROPERTY) => { "p.owner, p.agent, p.kind, p.address, p.price, p.bedrooms, p.is_active, p.further" };
+    (USER) => { "u.username, u.email, u.first_name, u.last_name, u.phone, u.user_type, u.further" };
+    ($text:literal) => { $text };
+}
+pub(crate) use {sql, sql_part};
+
+/// A row of `NOTIFICATION`.
+pub fn notification(row: &Row<'_>) -> rusqlite::Result<Notification> {
+    let id = NotificationId(row.get(0)?);
+    let user = UserId(row.get(1)?);
+    let channel = channel_of(row.get(2)?);
+    let created_ms = row.get(4)?;
+    let text = |column: usize| row.get::<_, Option<String>>(column).map(Option::unwrap_or_default);
+    let home =
+        || -> rusqlite::Result<Home> { Ok(Home { id: PropertyId(row.get(8)?), kind: text(9)?, address: text(10)? }) };
+    let contact = || -> rusqlite::Result<Contact> { Ok(Contact { email: text(13)?, phone: text(16)? }) };
+    let score = row.get::<_, Option<f64>>(18)?.unwrap_or_default();
+    let content = match row.get::<_, i64>(3)? {
+        0 => Content::PropertyLike {
+            home: home()?,
+            tenant: Person {
+                id: UserId(row.get(11)?),
+                username: text(12)?,
+                email: text(13)?,
+                first_name: text(14)?,
+                last_name: text(15)?,
+                phone: text(16)?,
+                user_type: text(17)?,
+            },
+            score,
+        },
+        1 => Content::MatchAccepted { home: home()?, owner: contact()?, tenant_username: text(12)? },
+        2 => Content::MatchAcceptedByOwner { home: home()?, owner_name: text(14)?, owner: contact()?, score },
+        3 => Content::MatchRejectedByOwner { home: home()? },
+        _ => Content::General(Arc::new(General {
+            kind: text(19)?,
+            title: text(20)?,
+            message: text(21)?,
+            data: text(22)?,
+        })),
+    };
+    let foreign: Option<[u8; 16]> = row.get(7)?;
+    Ok(Notification {
+        id,
+        uuid: foreign.map_or_else(|| id.uuid(created_ms, user, channel), Uuid::from_bytes),
+        user,
+        channel,
+        content,
+        created_ms,
+        delivered_ms: row.get(5)?,
+        read_ms: row.get(6)?,
+    })
+}
+
+#[must_use]
+pub fn channel_of(number: i64) -> Channel {
+    if number == 0 { Channel::Property } else { Channel::Tenant }
+}
+
+/// A row of `MATCH`.
+pub fn one_match(row: &Row<'_>) -> rusqlite::Result<Match> {
+    Ok(Match {
+        id: MatchId(row.get(0)?),
+        property: PropertyId(row.get(1)?),
+        tenant: UserId(row.get(2)?),
+        score: row.get(3)?,
+        status: status_of(row.get(4)?),
+        metadata: row.get(5)?,
+        created_ms: row.get(6)?,
+        updated_ms: row.get(7)?,
+    })
+}
+
+const STATUSES: [Status; 5] = [
+    Status::Suggested,
+    Status::Pending,
+    Status::Accepted,
+    Status::Rejected(Rejecter::Tenant),
+    Status::Rejected(Rejecter::Owner),
+];
+
+fn status_of(number: u64) -> Status {
+    STATUSES.get(number as usize).copied().unwrap_or(Status::Suggested)
+}
+
+#[must_use]
+pub fn status_number(status: Status) -> i64 {
+    STATUSES.iter().position(|known| *known == status).unwrap_or_default() as i64
+}
+
+/// `PROPERTY`, from column `first` on: owner, agent, kind, address, price, bedrooms, is_active, further.
+pub fn property(row: &Row<'_>, first: usize) -> rusqlite::Result<Property> {
+    Ok(Property {
+        owner: UserId(row.get(first)?),
+        agent: row.get::<_, Option<i64>>(first + 1)?.map(UserId),
+        kind: row.get(first + 2)?,
+        address: row.get(first + 3)?,
+        price: row.get(first + 4)?,
+        bedrooms: row.get(first + 5)?,
+        is_active: row.get(first + 6)?,
+        further: further(row, first + 7)?,
+    })
+}
+
+/// `USER`, from column `first` on: username, email, first_name, last_name, phone, user_type, further.
+pub fn user(row: &Row<'_>, first: usize) -> rusqlite::Result<User> {
+    Ok(User {
+        username: row.get(first)?,
+        email: row.get(first + 1)?,
+        first_name: row.get(first + 2)?,
+        last_name: row.get(first + 3)?,
+        phone: row.get(first + 4)?,
+        user_type: row.get(first + 5)?,
+        further: further(row, first + 6)?,
+    })
+}
+
+fn further(row: &Row<'_>, column: usize) -> rusqlite::Result<serde_json::Map<String, serde_json::Value>> {
+    let text: String = row.get(column)?;
+    Ok(serde_json::from_str(&text).unwrap_or_default())
+}
+
+/// The numbers of `notification.kind`; what is not among the names is a general one.
+const KINDS: [&str; 4] = [
+    crate::notification::PROPERTY_LIKE,
+    crate::notification::MATCH_ACCEPTED,
+    crate::notification::MATCH_ACCEPTED_BY_OWNER,
+    crate::notification::MATCH_REJECTED_BY_OWNER,
+];
+
+#[must_use]
+pub fn kind_number(name: &str) -> Option<usize> {
+    KINDS.iter().position(|kind| *kind == name)
+}
+
+#[must_use]
+pub fn kind_name(number: u64) -> Option<&'static str> {
+    KINDS.get(number as usize).copied()
+}
+
+/// The numbers of `matches.status` that the wire shows under this name, as a list for SQL.
+#[must_use]
+pub fn status_numbers(name: &str) -> String {
+    let numbers: Vec<String> = STATUSES
+        .iter()
+        .enumerate()
+        .filter(|(_, status)| status.as_str() == name)
+        .map(|(number, _)| number.to_string())
+        .collect();
+    numbers.join(",")
+}
