@@ -277,12 +277,13 @@ fn decode(part: &str) -> Result<String, TokenError> {
     String::from_utf8(bytes).map_err(|_| TokenError::Invalid)
 }
 
-/// A NumericDate (RFC 7519 section 2) in milliseconds: a JSON number of seconds, not negative, before the year 10000.
+/// A NumericDate (RFC 7519 section 2) in whole milliseconds, never later than it says: a JSON number of seconds, not
+/// negative, before the year 10000.
 fn numeric_date(json: &RawValue) -> Option<i64> {
     let text = json.get();
     let is_number = text.starts_with(|first: char| first.is_ascii_digit());
     let seconds = if is_number { text.parse::<f64>().ok()? } else { return None };
-    (seconds < YEAR_10000_S as f64).then_some((seconds * 1_000.0).round() as i64)
+    (seconds < YEAR_10000_S as f64).then_some((seconds * 1_000.0) as i64)
 }
 
 /// A UUID as SimpleJWT writes it: 32 hexadecimal digits in a string.

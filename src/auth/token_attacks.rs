@@ -248,13 +248,15 @@ fn exp_is_a_number_of_seconds_ahead() {
         (format!("{}.001", NOW_S), 1),
         (format!("{}.998", NOW_S + 1), 1_998),
         (format!("{}.0", NOW_S + 2), 2_000),
+        (format!("{}.0019", NOW_S), 1),
         ("1.795485294e9".into(), 1_000),
         ("1.795485294E+9".into(), 1_000),
         ("253402300799".into(), 253_402_300_799_000 - ISSUED_MS),
     ] {
         assert_eq!(with_exp(&exp), Ok(left_ms), "{exp}");
     }
-    for exp in [&format!("{NOW_S}"), &format!("{}.999", NOW_S - 1), "0", "0.0", "1", "1e-400"] {
+    for exp in [&format!("{NOW_S}"), &format!("{NOW_S}.0009"), &format!("{}.999", NOW_S - 1), "0", "0.0", "1", "1e-400"]
+    {
         assert_eq!(with_exp(exp), Err(TokenError::Expired), "{exp}");
     }
     for exp in [
