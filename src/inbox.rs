@@ -1,17 +1,20 @@
 //! Owns the road from other threads to the reactor: letters in a queue, and the waker that makes it look.
 //! Never shares state. Enter at [`post_office`].
 
-use crate::storage::job::Outcome;
+use crate::api::command::Command;
+use crate::storage::job::{Outcome, Ticket};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 /// What another thread tells the reactor.
 #[derive(Debug)]
 pub enum Letter {
-    /// One commit, in order; `durable` says when it was on disk (monotonic µs) and how long it took.
+    /// One commit, in order, and how long it took.
     Committed { outcomes: Vec<Outcome>, took_us: u64 },
     /// Answers of the reader.
     Answered(Vec<Outcome>),
+    /// A password was hashed: the command that holds it may go on.
+    Hashed { ticket: Ticket, command: Command },
     /// Writing fails (why), or works again.
     Health(Option<String>),
     /// A signal of the operating system.

@@ -15,3 +15,8 @@ pub mod api;
 
 pub mod inbox;
 pub mod storage;
+pub mod channel_layer;
+pub mod hub;
+pub mod reactor;
+
+pub mod log;

@@ -20,7 +20,7 @@ use uuid::Uuid;
 pub enum Asked {
     Write(Command),
     Read(Query),
-    /// Whatever the server itself knows: health, metrics.
+    /// What the server itself knows: its health.
     Server(Resource),
 }
 
@@ -54,24 +54,29 @@ pub fn understand(route: Route, caller: Caller, request: &Request<'_>, origin: &
         }
         (Method::Delete, Resource::User(id)) => Ok(Asked::Write(Command::DeleteUser { id })),
         (Method::Delete, Resource::Property(id)) => Ok(Asked::Write(Command::DeleteProperty { id })),
-        (_, Resource::Live | Resource::Ready | Resource::Metrics) => Ok(Asked::Server(route.resource)),
+        (_, Resource::Live | Resource::Ready) => Ok(Asked::Server(route.resource)),
         _ => read(route.resource, by, caller, request, origin).map(Asked::Read),
     }
 }
 
 /// The JSON object of a body; no body is an empty one.
 fn body(request: &Request<'_>) -> Result<Map<String, Value>, Reply> {
-    let media_type = request.content_type();
-    if media_type.is_some_and(|t| !t.eq_ignore_ascii_case("application/json")) || (media_type.is_none() && !request.body.is_empty()) {
-        return Err(Reply::unsupported_media_type(media_type.unwrap_or_default()));
-    }
     if request.body.is_empty() {
         return Ok(Map::new());
     }
+    media_type(request)?;
     match json::parse(request.body) {
         Ok(Value::Object(fields)) => Ok(fields),
         Ok(_) => Err(Reply::invalid(json!({ "detail": "Invalid data. Expected a dictionary." }))),
         Err(e) => Err(Reply::invalid(json!({ "detail": format!("JSON parse error - {e}") }))),
+    }
+}
+
+/// 415 for a body that does not say it is JSON. Judged on the head, before 413.
+pub fn media_type(request: &Request<'_>) -> Result<(), Reply> {
+    match request.content_type() {
+        Some(media_type) if media_type.eq_ignore_ascii_case("application/json") => Ok(()),
+        other => Err(Reply::unsupported_media_type(other.unwrap_or_default())),
     }
 }
 

@@ -29,7 +29,6 @@ pub enum Resource {
     User(UserId),
     Live,
     Ready,
-    Metrics,
 }
 
 /// Which listener a request came through.
@@ -98,7 +97,6 @@ impl Resource {
             ),
             Self::Live => (&[(GET, Anyone)], READ, "/health/live"),
             Self::Ready => (&[(GET, Anyone)], READ, "/health/ready"),
-            Self::Metrics => (&[(GET, Anyone)], READ, "/metrics"),
         }
     }
 
@@ -114,11 +112,6 @@ impl Resource {
         self.calls().2
     }
 
-    /// Health is asked by machines that must not be turned away.
-    #[must_use]
-    pub fn is_health(self) -> bool {
-        matches!(self, Self::Live | Self::Ready | Self::Metrics)
-    }
 }
 
 /// A known path, a method that it takes.
@@ -162,7 +155,6 @@ fn resource(door: Door, path: &str) -> Option<Resource> {
     match (segments, door) {
         (["health", "live"], _) => Some(Resource::Live),
         (["health", "ready"], _) => Some(Resource::Ready),
-        (["metrics"], Door::Admin) => Some(Resource::Metrics),
         (_, Door::Admin) => None,
         (["ws", "property-notifications", id], _) => Some(Resource::Socket(Channel::Property, UserId::parse(id)?)),
         (["ws", "tenant-notifications", id], _) => Some(Resource::Socket(Channel::Tenant, UserId::parse(id)?)),
@@ -235,7 +227,6 @@ mod tests {
             (GET, &format!("/api/notifications/{}/", uuid.to_uppercase()), 404),
             (GET, "/api/notifications/0/", 404),
             (GET, "/ws/property-notifications/01/", 404),
-            (GET, "/metrics", 404),
             (GET, "/", 404),
             (GET, "", 404),
             (GET, "/a/b/c/d/e/f/g/h/i/j", 404),
@@ -243,7 +234,7 @@ mod tests {
         for (method, path, expected) in cases {
             assert_eq!(status(method, path), expected, "{method:?} {path}");
         }
-        assert!(route(Door::Admin, GET, "/metrics").is_ok());
+        assert!(route(Door::Admin, GET, "/health/ready").is_ok());
         assert_eq!(route(Door::Admin, GET, "/api/users/me/").unwrap_err().status, 404);
     }
 

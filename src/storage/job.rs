@@ -78,7 +78,8 @@ pub enum Answer {
     RetainAfter(NotificationId),
     /// A page of a replay.
     Backlog(BacklogPage),
-    WasSent(bool),
+    /// The row of an explicit receipt, if this socket was sent it.
+    WasSent { uuid: Uuid, row: Option<NotificationId> },
 }
 
 /// A committed change, as the hub needs it.
@@ -132,6 +133,8 @@ pub struct BacklogPage {
     /// The snapshot that the page was read from: no row up to here is missing once `more` is false.
     pub upto: NotificationId,
     pub more: bool,
+    /// `since` is known: whatever became of a row, it is sent.
+    pub all: bool,
     /// First page: how many older ones are left out, and the row before which they lie.
     pub skipped: u64,
     pub skip_before: Option<NotificationId>,

@@ -39,10 +39,12 @@ pub(super) fn answer(db: &Connection, query: &Query) -> rusqlite::Result<Answer>
         Query::Property { id, only_active } => Answer::Reply(property(db, *id, *only_active)?),
         Query::User { id } => Answer::Reply(user(db, *id)?),
         Query::Backlog(backlog) => Answer::Backlog(replay(db, backlog)?),
-        Query::WasSent { user, channel, uuid, first, last } => Answer::WasSent(
-            by_uuid(db, uuid)?
-                .is_some_and(|n| n.user == *user && n.channel == *channel && (*first..=*last).contains(&n.id)),
-        ),
+        Query::WasSent { user, channel, uuid, first, last } => Answer::WasSent {
+            uuid: *uuid,
+            row: by_uuid(db, uuid)?
+                .filter(|n| n.user == *user && n.channel == *channel && (*first..=*last).contains(&n.id))
+                .map(|n| n.id),
+        },
     };
     snapshot.finish()?;
     Ok(answer)
@@ -295,6 +297,7 @@ fn replay(db: &Connection, asked: &Backlog) -> rusqlite::Result<BacklogPage> {
             (newest_only(db, asked, None, &mut page)?, false)
         }
     };
+    page.all = all;
     let mut statement = db.prepare_cached(sql!(
         "SELECT " NOTIFICATION " FROM " NOTIFICATION_SOURCE " WHERE n.user = ?1 AND n.channel = ?2 AND n.id > ?3
          AND (n.id > ?4 OR (n.delivered_ms IS NULL AND n.read_ms IS NULL AND n.skipped IS NULL)) ORDER BY n.id"

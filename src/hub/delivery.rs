@@ -1,0 +1,128 @@
+//! Owns what follows from outcomes: who is answered, which sockets hear what, how counts move. Nothing is told to anyone
+//! that was not committed first. Enter at [`Hub::committed`] and [`Hub::answered`].
+
+use super::Hub;
+use super::connection::{Phase, State};
+use super::event::Event;
+use crate::api::frames::{self, Complaint, WhatWasRead};
+use crate::api::reply::Reply;
+use crate::clock::Now;
+use crate::matching::UserId;
+use crate::notification::{Channel, Notification};
+use crate::storage::job::{Answer, Change, Fewer, Outcome, Standing, Ticket};
+use crate::websocket::{close, frame};
+use std::rc::Rc;
+
+impl<S> Hub<S> {
+    /// One commit, in order.
+    pub fn committed(&mut self, now: Now, outcomes: Vec<Outcome>, took_us: u64) {
+        self.effects.events.push(Event::Committed { jobs: outcomes.len(), took_us });
+        self.answered(now, outcomes);
+    }
+
+    /// Outcomes and answers. What everybody hears follows from the outcome, whether or not the asker is still there.
+    pub fn answered(&mut self, now: Now, outcomes: Vec<Outcome>) {
+        for outcome in outcomes {
+            self.outstanding = self.outstanding.saturating_sub(1);
+            for change in outcome.changes {
+                self.changed(now, change);
+            }
+            match (outcome.ticket, outcome.answer) {
+                (None, Answer::RetainAfter(id)) => self.retain(now, id),
+                (Some(ticket), answer) => self.answer(now, ticket, answer),
+                (None, _) => {}
+            }
+        }
+    }
+
+    fn answer(&mut self, now: Now, ticket: Ticket, answer: Answer) {
+        let Some(connection) = self.connection(ticket) else { return };
+        let is_loading = match &connection.state {
+            State::Feed(feed) => Some(feed.phase != Phase::Live && connection.cold.as_ref().is_some_and(|c| c.replay.is_some())),
+            _ => None,
+        };
+        match (answer, is_loading) {
+            (Answer::Reply(reply), None) => self.answer_waiting(now, ticket, &reply),
+            (Answer::Failed(_), None) => {
+                let seconds = 1 + self.jitter(ticket, 3);
+                self.answer_waiting(now, ticket, &Reply::unavailable("Storage is unavailable.", seconds));
+            }
+            (Answer::Backlog(page), Some(_)) => self.page(now, ticket, page),
+            (Answer::Marked { missing }, Some(_)) if !missing.is_empty() => {
+                self.complain(now, ticket, Complaint::NotFound, &missing);
+            }
+            (Answer::WasSent { uuid, row }, Some(_)) => self.was_sent(now, ticket, row, uuid),
+            (Answer::Failed(_), Some(true)) => self.replay_failed(now, ticket),
+            (Answer::Failed(_), Some(false)) => self.complain(now, ticket, Complaint::Unavailable, &[]),
+            _ => {}
+        }
+        self.settle(ticket);
+    }
+
+    fn changed(&mut self, now: Now, change: Change) {
+        match change {
+            Change::Created(notification) => self.created(now, &notification),
+            Change::Read { user, what, fewer } => self.read(now, user, &what, fewer),
+            Change::Settled { user, channel, fewer } => {
+                self.users.settled(user, channel, fewer);
+                self.effects.events.push(Event::Delivered { user, channel, count: fewer.waiting });
+            }
+            Change::Standing { user, standing } => {
+                self.users.set_standing(user, standing);
+                if standing != Standing::Active {
+                    for ticket in self.tickets_of(user).collect::<Vec<_>>() {
+                        self.close_socket(now, ticket, close::DEACTIVATED, "user inactive", "deactivated");
+                    }
+                }
+            }
+            Change::Forgotten { user } => self.users.forget(user),
+        }
+    }
+
+    /// Into every live socket of the user's channel, encoded once; one that still replays finds it on a page.
+    fn created(&mut self, now: Now, n: &Notification) {
+        self.committed = self.committed.max(n.id);
+        self.users.created(n.user, n.channel);
+        let mut encoded: Option<Rc<[u8]>> = None;
+        let mut sockets = 0;
+        for ticket in self.tickets_of(n.user).collect::<Vec<_>>() {
+            let Some(connection) = self.connection(ticket) else { continue };
+            let Some(feed) = connection.feed().filter(|feed| feed.channel == n.channel) else { continue };
+            if feed.phase != Phase::Live {
+                if let Some(replay) = connection.cold.as_mut().and_then(|cold| cold.replay.as_mut()) {
+                    replay.newest = n.id;
+                }
+                continue;
+            }
+            if n.id <= feed.sent {
+                continue;
+            }
+            let bytes = encoded.get_or_insert_with(|| frame::text(frames::notification(n).as_bytes()).into());
+            connection.cold().outbound.push_shared(bytes);
+            sockets += 1;
+            self.note_sent(ticket, &[n.id]);
+            self.ask_for_receipt(now, ticket);
+            self.queued(now, ticket);
+        }
+        self.effects.events.push(Event::Created { id: n.id, user: n.user, channel: n.channel, sockets });
+    }
+
+    /// To all sockets of the user, both channels.
+    fn read(&mut self, now: Now, user: UserId, what: &WhatWasRead, fewer: [Fewer; 2]) {
+        for (channel, fewer) in Channel::ALL.into_iter().zip(fewer) {
+            self.users.settled(user, channel, fewer);
+        }
+        let count = fewer.iter().map(|fewer| fewer.unread).sum();
+        self.effects.events.push(Event::Read { user, count });
+        let tickets: Vec<Ticket> = self.tickets_of(user).collect();
+        if tickets.is_empty() {
+            return;
+        }
+        let text = frames::notification_read(what, self.users.unread(user), now.wall_ms);
+        for ticket in tickets {
+            if self.feed(ticket).is_some_and(|feed| feed.phase != Phase::Loading) {
+                self.say(now, ticket, &text);
+            }
+        }
+    }
+}

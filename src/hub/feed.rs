@@ -1,0 +1,412 @@
+//! Owns a socket's conversation after the upgrade: messages, pings, receipts, the end of its token, its place in the
+//! index. Never encodes a message itself (`api::frames` does). Enter at `drive_frames` and `feed_due`.
+
+use super::connection::{Feed, NEVER, NOBODY, Phase, State};
+use super::event::Event;
+use super::rates::Rate;
+use super::{Hub, PIPELINE_BYTES, ms};
+use crate::api::command::{Command, Query};
+use crate::api::frames::{self, Complaint};
+use crate::api::message::{self, Message};
+use crate::auth::Caller;
+use crate::clock::Now;
+use crate::config::Ack;
+use crate::matching::UserId;
+use crate::notification::NotificationId;
+use crate::storage::job::{Ask, Ticket};
+use crate::websocket::{self, Event as Said, close, frame};
+use uuid::Uuid;
+
+/// Before a token ends, its socket is told.
+const WARN_BEFORE_MS: i64 = 30_000;
+/// Messages turned away in a row before the socket is closed.
+const REFUSALS_MAX: u8 = 100;
+/// Rows remembered as sent and not acknowledged; older ones are simply sent again at the next connect.
+const UNACKNOWLEDGED_MAX: usize = 10_000;
+/// Messages of the echo server.
+pub const ECHO_MESSAGE_MAX: usize = 16 * 1024 * 1024;
+
+impl<S> Hub<S> {
+    /// Takes frames out of `input`; gives back how many bytes are used up.
+    pub(super) fn drive_frames(&mut self, now: Now, ticket: Ticket, input: &mut [u8]) -> usize {
+        let Some(connection) = self.connection(ticket) else { return input.len() };
+        let echo = matches!(connection.state, State::Echo(_));
+        let mut message = connection.cold.as_mut().map(|cold| std::mem::take(&mut cold.message)).unwrap_or_default();
+        let limits = websocket::Limits { message: if echo { ECHO_MESSAGE_MAX } else { self.rules.limits.ws_message } };
+        if let Some(feed) = self.feed(ticket) {
+            feed.heard_ms = now.monotonic_ms();
+        }
+        let mut used = 0;
+        loop {
+            let Some(connection) = self.connection(ticket) else { return input.len() };
+            if echo && connection.queued() > PIPELINE_BYTES {
+                break;
+            }
+            let session = match &mut connection.state {
+                State::Feed(feed) => &mut feed.session,
+                State::Echo(session) => session,
+                State::Http(_) | State::Closing { .. } => return input.len(),
+            };
+            match session.read(input.get_mut(used..).unwrap_or_default(), &mut message, &limits) {
+                Ok((0, None)) => break,
+                Ok((count, said)) => {
+                    used += count;
+                    match said {
+                        None => {}
+                        Some(said) if echo => self.echo(now, ticket, said),
+                        Some(said) => self.hear(now, ticket, said),
+                    }
+                }
+                Err(fault) => {
+                    self.close_socket(now, ticket, fault.close_code(), fault.reason(), "protocol");
+                    return input.len();
+                }
+            }
+        }
+        if let Some(connection) = self.connection(ticket)
+            && !message.is_empty()
+        {
+            connection.cold().message = message;
+        }
+        used
+    }
+
+    fn echo(&mut self, now: Now, ticket: Ticket, said: Said<'_>) {
+        let Some(connection) = self.connection(ticket) else { return };
+        let outbound = &mut connection.cold().outbound;
+        match said {
+            Said::Text(text) => outbound.push(|out| frame::push_text(out, text.as_bytes())),
+            Said::Binary(bytes) => outbound.push(|out| frame::push_binary(out, bytes)),
+            Said::Ping(payload) => outbound.push(|out| frame::push_pong(out, payload)),
+            Said::Pong(_) => {}
+            Said::Close { code, .. } => {
+                outbound.push(|out| frame::push_close_answer(out, code));
+                self.begin_closing(now, ticket);
+            }
+        }
+        self.flush_later(ticket);
+    }
+
+    fn hear(&mut self, now: Now, ticket: Ticket, said: Said<'_>) {
+        match said {
+            Said::Text(text) => self.hear_text(now, ticket, text),
+            Said::Binary(_) => self.close_socket(now, ticket, close::UNSUPPORTED, "text only", "binary"),
+            Said::Ping(payload) => {
+                if self.control_is_allowed(now, ticket)
+                    && let Some(connection) = self.connection(ticket)
+                {
+                    connection.cold().outbound.push(|out| frame::push_pong(out, payload));
+                    self.queued(now, ticket);
+                }
+            }
+            Said::Pong(payload) => self.hear_pong(now, ticket, payload),
+            Said::Close { code, .. } => {
+                if let Some(connection) = self.connection(ticket) {
+                    connection.cold().outbound.push(|out| frame::push_close_answer(out, code));
+                }
+                self.leave_index(now, ticket, "closed_by_client", code);
+                self.begin_closing(now, ticket);
+            }
+        }
+    }
+
+    /// Any Pong is life; only the exact echo of the Ping under way is a receipt.
+    fn hear_pong(&mut self, now: Now, ticket: Ticket, payload: &[u8]) {
+        let nonce = self.nonce(ticket);
+        let Some(feed) = self.feed(ticket) else { return };
+        feed.pong_due_ms = 0;
+        let echoed = feed.pinged.filter(|upto| ping_payload(nonce, *upto) == payload);
+        let Some(upto) = echoed else {
+            self.control_is_allowed(now, ticket);
+            return;
+        };
+        feed.pinged = None;
+        self.acknowledged(now, ticket, upto);
+        self.ask_for_receipt(now, ticket);
+    }
+
+    /// The device has everything up to this row that this socket was sent.
+    fn acknowledged(&mut self, now: Now, ticket: Ticket, upto: NotificationId) {
+        let Some(connection) = self.connection(ticket) else { return };
+        let Some(user) = connection.feed().map(|feed| feed.user) else { return };
+        let Some(cold) = &mut connection.cold else { return };
+        let count = cold.unacknowledged.partition_point(|id| *id <= upto);
+        let ids: Vec<NotificationId> = cold.unacknowledged.drain(..count).collect();
+        if !ids.is_empty() {
+            self.submit(now, None, Command::MarkDelivered { user, ids }, None);
+        }
+    }
+
+    fn control_is_allowed(&mut self, now: Now, ticket: Ticket) -> bool {
+        let rate = Rate::new(self.rules.limits.ws_control_per_second, self.rules.limits.ws_control_per_second);
+        let Some(feed) = self.feed(ticket) else { return false };
+        let allowed = rate.take(&mut feed.control_tat_us, now.monotonic_us).is_ok();
+        if !allowed {
+            self.close_socket(now, ticket, close::POLICY, "too many control frames", "control_rate");
+        }
+        allowed
+    }
+
+    fn hear_text(&mut self, now: Now, ticket: Ticket, text: &str) {
+        let limits = &self.rules.limits;
+        let rate = Rate::new(limits.ws_messages_per_second, limits.ws_messages_burst);
+        let Some(feed) = self.feed(ticket) else { return };
+        if rate.take(&mut feed.messages_tat_us, now.monotonic_us).is_err() {
+            feed.refusals = feed.refusals.saturating_add(1);
+            if feed.refusals >= REFUSALS_MAX {
+                return self.close_socket(now, ticket, close::POLICY, "too many messages", "message_rate");
+            }
+            return self.complain(now, ticket, Complaint::RateLimited, &[]);
+        }
+        feed.refusals = 0;
+        let (user, channel) = (feed.user, feed.channel);
+        match message::parse(text) {
+            Err(complaint) => self.complain(now, ticket, complaint, &[]),
+            Ok(Message::Ping) => self.say(now, ticket, &frames::pong(now.wall_ms)),
+            Ok(_) if self.is_overloaded() => self.complain(now, ticket, Complaint::Unavailable, &[]),
+            Ok(Message::MarkRead { ids, many }) => {
+                self.submit(now, Some(ticket), Command::MarkRead { by: user, ids, many }, None);
+            }
+            Ok(Message::MarkAllRead) => self.submit(now, Some(ticket), Command::MarkAllRead { by: user }, None),
+            Ok(Message::Ack(uuid)) => self.hear_ack(now, ticket, user, channel, uuid),
+            Ok(Message::Auth(token)) => self.renew(now, ticket, user, &token),
+        }
+    }
+
+    /// An explicit receipt. A row not under way any more is looked up: it may have been acknowledged already.
+    fn hear_ack(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        user: UserId,
+        channel: crate::notification::Channel,
+        uuid: Uuid,
+    ) {
+        let Some(connection) = self.connection(ticket) else { return };
+        let Some(feed) = connection.feed() else { return };
+        let (first, last) = (feed.first_sent, feed.sent);
+        if first == NotificationId(0) {
+            return self.complain(now, ticket, Complaint::NotFound, &[uuid]);
+        }
+        self.outstanding += 1;
+        self.effects.reads.push(Ask { query: Query::WasSent { user, channel, uuid, first, last }, ticket });
+    }
+
+    pub(super) fn was_sent(&mut self, now: Now, ticket: Ticket, row: Option<NotificationId>, uuid: Uuid) {
+        match row {
+            Some(row) => self.acknowledged(now, ticket, row),
+            None => self.complain(now, ticket, Complaint::NotFound, &[uuid]),
+        }
+    }
+
+    /// A fresh token of the same user lets the socket live on.
+    fn renew(&mut self, now: Now, ticket: Ticket, user: UserId, token: &str) {
+        match self.verify(now, token) {
+            Ok(claims) if claims.caller == Caller::User(user) => {
+                if let Some(feed) = self.feed(ticket) {
+                    feed.expires_ms = claims.expires_at_ms;
+                    feed.warned = false;
+                }
+                self.say(now, ticket, &frames::auth_ok(claims.expires_at_ms));
+                self.feed_due(now, ticket);
+            }
+            _ => self.complain(now, ticket, Complaint::InvalidToken, &[]),
+        }
+    }
+
+    pub(super) fn complain(&mut self, now: Now, ticket: Ticket, complaint: Complaint, which: &[Uuid]) {
+        self.say(now, ticket, &frames::error(complaint, which));
+    }
+
+    /// Queues a text message for one socket.
+    pub(super) fn say(&mut self, now: Now, ticket: Ticket, text: &str) {
+        if let Some(connection) = self.connection(ticket) {
+            connection.cold().outbound.push(|out| frame::push_text(out, text.as_bytes()));
+            self.queued(now, ticket);
+        }
+    }
+
+    /// After something was queued: it will be flushed, unless the client reads too slowly.
+    pub(super) fn queued(&mut self, now: Now, ticket: Ticket) {
+        let limit = self.rules.limits.outbound;
+        let Some(connection) = self.connection(ticket) else { return };
+        if connection.cold().outbound.counted() > limit {
+            return self.close_socket(now, ticket, close::TRY_AGAIN, "reads too slowly", "slow_reader");
+        }
+        self.flush_later(ticket);
+    }
+
+    /// Remembers a row as sent on this socket.
+    pub(super) fn note_sent(&mut self, ticket: Ticket, ids: &[NotificationId]) {
+        let Some(connection) = self.connection(ticket) else { return };
+        let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return };
+        if let Some(feed) = connection.feed() {
+            feed.sent = feed.sent.max(*last);
+            if feed.first_sent == NotificationId(0) {
+                feed.first_sent = *first;
+            }
+        }
+        let list = &mut connection.cold().unacknowledged;
+        list.extend(ids);
+        let surplus = list.len().saturating_sub(UNACKNOWLEDGED_MAX);
+        list.drain(..surplus);
+    }
+
+    /// After notifications: a Ping that names the last one, unless one is under way.
+    pub(super) fn ask_for_receipt(&mut self, now: Now, ticket: Ticket) {
+        if self.rules.ack != Ack::Pong {
+            return;
+        }
+        let owes = self
+            .connection(ticket)
+            .and_then(|connection| connection.cold.as_ref())
+            .is_some_and(|cold| !cold.unacknowledged.is_empty());
+        if owes && self.feed(ticket).is_some_and(|feed| feed.pinged.is_none()) {
+            self.ping(now, ticket);
+        }
+    }
+
+    fn ping(&mut self, now: Now, ticket: Ticket) {
+        let (nonce, mode) = (self.nonce(ticket), self.rules.ack);
+        let due_ms = now.monotonic_ms() + ms(self.rules.limits.pong_timeout);
+        let Some(connection) = self.connection(ticket) else { return };
+        let Some(feed) = connection.feed() else { return };
+        let upto = feed.sent;
+        if mode == Ack::Pong {
+            feed.pinged = Some(upto);
+        }
+        if feed.pong_due_ms == 0 {
+            feed.pong_due_ms = due_ms;
+        }
+        connection.cold().outbound.push(|out| match mode {
+            Ack::Pong => frame::push_ping(out, &ping_payload(nonce, upto)),
+            Ack::Client | Ack::Written => frame::push_ping(out, &[]),
+        });
+        self.flush_later(ticket);
+        if self.connection(ticket).is_some_and(|connection| due_ms < connection.deadline_ms) {
+            self.set_deadline(ticket, due_ms);
+        }
+    }
+
+    /// Everything queued is with the kernel.
+    pub(super) fn feed_drained(&mut self, now: Now, ticket: Ticket) {
+        if self.rules.ack == Ack::Written
+            && let Some(upto) = self.feed(ticket).map(|feed| feed.sent)
+        {
+            self.acknowledged(now, ticket, upto);
+        }
+        self.next_page(now, ticket);
+    }
+
+    /// What has come due on a socket, and when it is to be looked at again.
+    pub(super) fn feed_due(&mut self, now: Now, ticket: Ticket) {
+        let now_ms = now.monotonic_ms();
+        let interval_ms = ms(self.rules.limits.ping_interval);
+        let Some(feed) = self.feed(ticket) else { return };
+        if now.wall_ms >= feed.expires_ms {
+            return self.close_socket(now, ticket, close::TOKEN_EXPIRED, "token expired", "token_expired");
+        }
+        if feed.pong_due_ms != 0 && feed.pong_due_ms <= now_ms {
+            return self.gone(now, ticket, "pong_timeout");
+        }
+        if !feed.warned && feed.expires_ms - now.wall_ms <= WARN_BEFORE_MS && feed.phase != Phase::Loading {
+            feed.warned = true;
+            let expires_ms = feed.expires_ms;
+            self.say(now, ticket, &frames::token_expiring(expires_ms));
+        }
+        let Some(feed) = self.feed(ticket) else { return };
+        if interval_ms > 0 && feed.pong_due_ms == 0 && feed.heard_ms + interval_ms <= now_ms {
+            self.ping(now, ticket);
+        }
+        let Some(feed) = self.feed(ticket) else { return };
+        let alive_ms = match feed.pong_due_ms {
+            0 if interval_ms == 0 => NEVER,
+            0 => feed.heard_ms + interval_ms,
+            due_ms => due_ms,
+        };
+        let told_ms = feed.expires_ms - if feed.warned { 0 } else { WARN_BEFORE_MS };
+        let token_ms = now_ms.saturating_add((told_ms - now.wall_ms).max(1).cast_unsigned());
+        self.set_deadline(ticket, alive_ms.min(token_ms));
+    }
+
+    /// Says goodbye with a code, once what is queued is out.
+    pub(super) fn close_socket(&mut self, now: Now, ticket: Ticket, code: u16, reason: &str, cause: &'static str) {
+        self.leave_index(now, ticket, cause, Some(code));
+        if let Some(connection) = self.connection(ticket)
+            && matches!(connection.state, State::Feed(_) | State::Echo(_))
+        {
+            connection.cold().outbound.push(|out| frame::push_close(out, Some(code), reason));
+            self.begin_closing(now, ticket);
+        }
+    }
+
+    pub(super) fn enter_index(&mut self, ticket: Ticket) {
+        let Some(user) = self.feed(ticket).map(|feed| feed.user) else { return };
+        let head = self.users.head(user);
+        self.users.set_head(user, ticket.key);
+        if let Some(feed) = self.feed(ticket) {
+            feed.next = head;
+        }
+        self.neighbour(head, |feed| feed.previous = ticket.key);
+        self.feeds += 1;
+    }
+
+    /// Takes a socket out of the index, once, and says so.
+    pub(super) fn leave_index(&mut self, now: Now, ticket: Ticket, cause: &'static str, code: Option<u16>) {
+        let now_ms = now.monotonic_ms();
+        let Some(connection) = self.connection(ticket) else { return };
+        let opened_ms = connection.opened_ms;
+        let Some(feed) = connection.feed() else { return };
+        if feed.previous == LEFT {
+            return;
+        }
+        let (user, channel, previous, next) = (feed.user, feed.channel, feed.previous, feed.next);
+        feed.previous = LEFT;
+        if previous == NOBODY {
+            self.users.set_head(user, next);
+        } else {
+            self.neighbour(previous, |feed| feed.next = next);
+        }
+        self.neighbour(next, |feed| feed.previous = previous);
+        self.feeds -= 1;
+        let seconds = now_ms.saturating_sub(opened_ms) / 1_000;
+        self.effects.events.push(Event::Closed { user, channel, cause, code, seconds });
+    }
+
+    fn neighbour(&mut self, key: u32, change: impl FnOnce(&mut Feed)) {
+        if key != NOBODY
+            && let Some(feed) = self.table.get_mut(key as usize).and_then(|entry| entry.connection.feed())
+        {
+            change(feed);
+        }
+    }
+
+    /// How many sockets a user has open, counted up to `most`.
+    pub(super) fn sockets_of(&self, user: UserId, most: u32) -> u32 {
+        self.tickets_of(user).take(most as usize).count() as u32
+    }
+
+    /// A user's sockets, the newest first.
+    pub(super) fn tickets_of(&self, user: UserId) -> impl Iterator<Item = Ticket> {
+        let place = |key: u32| {
+            let connection = &self.table.get(key as usize)?.connection;
+            match &connection.state {
+                State::Feed(feed) => Some((Ticket { key, generation: connection.generation }, feed.next)),
+                _ => None,
+            }
+        };
+        std::iter::successors(place(self.users.head(user)), move |(_, next)| place(*next)).map(|(ticket, _)| ticket)
+    }
+}
+
+/// In `previous`: out of the index already.
+const LEFT: u32 = u32::MAX - 1;
+
+/// What a Ping carries: whose it is, and the last row before it. 16 bytes.
+fn ping_payload(nonce: u64, upto: NotificationId) -> [u8; 16] {
+    let mut payload = [0; 16];
+    let (whose, row) = payload.split_at_mut(8);
+    whose.copy_from_slice(&nonce.to_be_bytes());
+    row.copy_from_slice(&upto.0.to_be_bytes());
+    payload
+}

@@ -1,0 +1,631 @@
+//! Owns who is connected and what follows from what: it takes bytes, outcomes and `now`, and leaves a list of effects.
+//! Never does I/O: it cannot touch the `S` that lies beside each connection. Enter at [`Hub`].
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))] // hostile bytes pass here
+
+mod connection;
+mod deadlines;
+mod delivery;
+pub mod event;
+mod feed;
+mod outbound;
+mod rates;
+mod replay;
+mod requests;
+mod users;
+
+pub use outbound::Outbound;
+
+use crate::api::command::Command;
+use crate::api::reply::Reply;
+use crate::api::routes::Door;
+use crate::auth::{TokenMemory, Verifier};
+use crate::clock::Now;
+use crate::config::{Ack, Config, Limits, Network};
+use crate::http::{Reader, Response, Stage, Terms, http_date};
+use crate::matching::UserId;
+use crate::notification::NotificationId;
+use crate::storage::job::{Ask, Census, Errand, Job, Ticket};
+use connection::{Connection, Feed, Http, NEVER, Phase, State};
+use deadlines::Deadlines;
+use event::Event;
+use rates::{Rate, Rates};
+use slab::Slab;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+use users::Users;
+
+/// What the hub obeys: settings, resolved. A reload replaces them whole.
+pub struct Rules {
+    pub limits: Limits,
+    /// Connections, with what the descriptor limit allows put in.
+    pub connections: usize,
+    /// `None`: an echo server, which knows nobody.
+    pub verifier: Option<Verifier>,
+    pub origins: Vec<String>,
+    pub proxies: Vec<Network>,
+    pub ack: Ack,
+    pub replay_max: u32,
+    pub retention: Duration,
+    pub drain: Duration,
+}
+
+impl Rules {
+    #[must_use]
+    pub fn new(config: &Config, verifier: Option<Verifier>, connections: usize) -> Self {
+        Self {
+            limits: config.limits,
+            connections,
+            verifier,
+            origins: config.server.allowed_origins.clone(),
+            proxies: config.server.trusted_proxies.clone(),
+            ack: config.delivery.ack,
+            replay_max: config.delivery.replay_max,
+            retention: config.storage.retention,
+            drain: config.server.drain,
+        }
+    }
+}
+
+/// What the turn has to carry out.
+#[derive(Default)]
+pub struct Effects {
+    pub errands: Vec<Errand>,
+    pub reads: Vec<Ask>,
+    /// Commands whose plain password has to be hashed first: that takes a third of a second.
+    pub hash: Vec<(Ticket, Command)>,
+    pub flush: Vec<Ticket>,
+    /// Everything is sent: end the sending half.
+    pub shut: Vec<Ticket>,
+    pub close: Vec<Ticket>,
+    /// These take bytes again.
+    pub resume: Vec<Ticket>,
+    pub events: Vec<Event>,
+}
+
+struct Entry<S> {
+    connection: Connection,
+    socket: S,
+}
+
+/// Connections beyond the limit that are still answered 503; beyond these, a connection is dropped.
+const TURNED_AWAY_MAX: usize = 64;
+/// How long a connection that has ended for us may take to notice.
+const LINGER_MS: u64 = 2_000;
+/// How long what is queued may take to go out at the end.
+const LAST_WORDS_MS: u64 = 5_000;
+/// Bytes queued beyond which an HTTP connection takes no further request.
+const PIPELINE_BYTES: usize = 64 * 1024;
+/// Passwords that may wait to be hashed.
+const HASHING_MAX: usize = 64;
+/// Housekeeping of old rows.
+const RETAIN_EVERY_MS: u64 = 60 * 60 * 1_000;
+/// When draining: sockets closed per second at least, however few there are.
+const DRAIN_PER_SECOND: u64 = 100;
+
+pub struct Hub<S> {
+    table: Slab<Entry<S>>,
+    generation: u32,
+    users: Users,
+    deadlines: Deadlines,
+    pub effects: Effects,
+    rules: Rules,
+    tokens: TokenMemory,
+    by_address: HashMap<IpAddr, u32>,
+    requests: Rates<Asker>,
+    handshakes: (Rate, u64),
+    feeds: usize,
+    /// Errands and questions that are under way.
+    outstanding: usize,
+    hashing: usize,
+    /// The newest row whose outcome came.
+    committed: NotificationId,
+    failing: Option<String>,
+    retain_at_ms: u64,
+    drain: Option<Drain>,
+    date: (i64, String),
+    /// What nonces are made from.
+    seed: u64,
+}
+
+/// Whom a request counts for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Asker {
+    User(UserId),
+    Address(IpAddr),
+}
+
+/// The end of it all, spread out.
+struct Drain {
+    began_ms: u64,
+    step_us: u64,
+    order: Vec<Ticket>,
+    done: usize,
+}
+
+impl<S> Hub<S> {
+    #[must_use]
+    pub fn new(now: Now, rules: Rules, census: &Census, seed: u64) -> Self {
+        let (requests, handshakes) = rates_of(&rules.limits);
+        Self {
+            table: Slab::new(),
+            generation: 0,
+            users: Users::new(census),
+            deadlines: Deadlines::default(),
+            effects: Effects::default(),
+            rules,
+            tokens: TokenMemory::new(),
+            by_address: HashMap::new(),
+            requests,
+            handshakes: (handshakes, 0),
+            feeds: 0,
+            outstanding: 0,
+            hashing: 0,
+            committed: census.last,
+            failing: None,
+            retain_at_ms: now.monotonic_ms() + 1_000,
+            drain: None,
+            date: (i64::MIN, String::new()),
+            seed,
+        }
+    }
+
+    /// New limits, keys and origins; open connections stay.
+    pub fn obey(&mut self, rules: Rules) {
+        let (requests, handshakes) = rates_of(&rules.limits);
+        self.requests = requests;
+        self.handshakes.0 = handshakes;
+        self.rules = rules;
+    }
+
+    /// A new connection. `None`: there is no room even to say so.
+    pub fn accept(&mut self, now: Now, socket: S, address: IpAddr, door: Door) -> Result<Ticket, S> {
+        let full = door == Door::Public && self.table.len() >= self.rules.connections;
+        if full && self.table.len() >= self.rules.connections + TURNED_AWAY_MAX {
+            self.effects.events.push(Event::Refused { cause: "connections", status: 503 });
+            return Err(socket);
+        }
+        self.generation = self.generation.wrapping_add(1);
+        let generation = self.generation;
+        let http = Http { reader: Reader::default(), stage: Stage::Idle, door, admitted: None, waiting: None };
+        let key = self.table.insert(Entry {
+            connection: Connection {
+                generation,
+                state: State::Http(Box::new(http)),
+                deadline_ms: NEVER,
+                filed_ms: NEVER,
+                opened_ms: now.monotonic_ms(),
+                address,
+                in_flush: false,
+                cold: None,
+            },
+            socket,
+        });
+        let ticket = Ticket { key: key as u32, generation };
+        let from_here = self.by_address.entry(address).or_insert(0);
+        *from_here += 1;
+        let crowded = self.rules.limits.connections_per_ip > 0 && *from_here > self.rules.limits.connections_per_ip;
+        self.set_deadline(ticket, now.monotonic_ms().saturating_add(idle_ms(&self.rules.limits)));
+        if full {
+            self.effects.events.push(Event::Refused { cause: "connections", status: 503 });
+            self.last_reply(now, ticket, &Reply::unavailable("Too many connections.", 2 + self.jitter(ticket, 4)));
+        } else if crowded && door == Door::Public {
+            self.effects.events.push(Event::Refused { cause: "connections_per_ip", status: 429 });
+            self.last_reply(now, ticket, &Reply::too_many(10));
+        }
+        Ok(ticket)
+    }
+
+    pub fn socket(&mut self, ticket: Ticket) -> Option<&mut S> {
+        self.entry(ticket).map(|entry| &mut entry.socket)
+    }
+
+    /// Whether bytes of this connection are wanted now. If not, it is named in `effects.resume` once they are.
+    pub fn wants_bytes(&mut self, ticket: Ticket) -> bool {
+        self.connection(ticket).is_some_and(|connection| match &connection.state {
+            State::Http(http) => http.waiting.is_none() && connection.queued() <= PIPELINE_BYTES,
+            State::Feed(feed) => feed.phase != Phase::Loading,
+            State::Echo(_) => connection.queued() <= PIPELINE_BYTES,
+            State::Closing { .. } => true,
+        })
+    }
+
+    /// Bytes came.
+    pub fn receive(&mut self, now: Now, ticket: Ticket, bytes: &mut [u8]) {
+        let Some(connection) = self.connection(ticket) else { return };
+        let mut own = connection.cold.as_mut().map(|cold| std::mem::take(&mut cold.input)).unwrap_or_default();
+        if own.is_empty() {
+            let (start, end) = self.drive(now, ticket, bytes);
+            let rest = bytes.get(start..end).unwrap_or_default();
+            if let Some(connection) = self.connection(ticket)
+                && !rest.is_empty()
+            {
+                connection.cold().input = rest.to_vec();
+            }
+        } else {
+            own.extend_from_slice(bytes);
+            self.drive_own(now, ticket, own);
+        }
+        self.settle(ticket);
+    }
+
+    /// Goes on with what was left when the connection stopped taking bytes.
+    fn resume(&mut self, now: Now, ticket: Ticket) {
+        let Some(connection) = self.connection(ticket) else { return };
+        let own = connection.cold.as_mut().map(|cold| std::mem::take(&mut cold.input)).unwrap_or_default();
+        if !own.is_empty() {
+            self.drive_own(now, ticket, own);
+        }
+        self.effects.resume.push(ticket);
+    }
+
+    fn drive_own(&mut self, now: Now, ticket: Ticket, mut own: Vec<u8>) {
+        let (start, end) = self.drive(now, ticket, &mut own);
+        own.truncate(end);
+        own.drain(..start.min(own.len()));
+        if let Some(connection) = self.connection(ticket)
+            && !own.is_empty()
+        {
+            connection.cold().input = own;
+        }
+    }
+
+    /// Uses up what it can of `input`; gives back where the rest lies.
+    fn drive(&mut self, now: Now, ticket: Ticket, input: &mut [u8]) -> (usize, usize) {
+        let (mut start, mut end) = (0, input.len());
+        loop {
+            let before = start;
+            let Some(connection) = self.connection(ticket) else { return (end, end) };
+            match &connection.state {
+                State::Http(_) => self.drive_http(now, ticket, input, &mut start, &mut end),
+                State::Feed(feed) if feed.phase == Phase::Loading => return (start, end),
+                State::Feed(_) | State::Echo(_) => {
+                    start += self.drive_frames(now, ticket, input.get_mut(start..end).unwrap_or_default());
+                }
+                State::Closing { .. } => return (end, end),
+            }
+            if start == before || start == end {
+                break;
+            }
+        }
+        // A state that came last may have to discard the rest.
+        match self.connection(ticket).map(|connection| &connection.state) {
+            None | Some(State::Closing { .. }) => (end, end),
+            Some(_) => (start, end),
+        }
+    }
+
+    /// The peer will send no more.
+    pub fn peer_ended(&mut self, now: Now, ticket: Ticket) {
+        let Some(connection) = self.connection(ticket) else { return };
+        match &connection.state {
+            // Half-closed clients still get the answer that they wait for.
+            State::Http(http) if http.waiting.is_some() || connection.queued() > 0 => {
+                if connection.queued() > 0 {
+                    self.begin_closing(now, ticket);
+                }
+            }
+            _ => self.gone(now, ticket, "peer_closed"),
+        }
+    }
+
+    /// The socket is of no use any more.
+    pub fn gone(&mut self, now: Now, ticket: Ticket, cause: &'static str) {
+        self.leave_index(now, ticket, cause, None);
+        self.effects.close.push(ticket);
+    }
+
+    /// What is queued for a socket, and the socket, for the flush phase.
+    pub fn outbound(&mut self, ticket: Ticket) -> Option<(&mut S, &mut Outbound)> {
+        let entry = self.entry(ticket)?;
+        entry.connection.in_flush = false;
+        let cold = entry.connection.cold.as_mut()?;
+        Some((&mut entry.socket, &mut cold.outbound))
+    }
+
+    /// After a flush: what follows from all, or not all, being on its way.
+    pub fn flushed(&mut self, now: Now, ticket: Ticket) {
+        let Some(connection) = self.connection(ticket) else { return };
+        let queued = connection.queued();
+        match &mut connection.state {
+            State::Closing { shut } if queued == 0 && !*shut => {
+                *shut = true;
+                self.effects.shut.push(ticket);
+                self.set_deadline(ticket, now.monotonic_ms() + LINGER_MS);
+            }
+            State::Http(http) if http.waiting.is_none() && queued <= PIPELINE_BYTES => {
+                if connection.cold.as_ref().is_some_and(|cold| !cold.input.is_empty()) {
+                    self.resume(now, ticket);
+                }
+            }
+            State::Echo(_) if queued <= PIPELINE_BYTES => self.effects.resume.push(ticket),
+            State::Feed(_) if queued == 0 => self.feed_drained(now, ticket),
+            _ => {}
+        }
+        self.settle(ticket);
+    }
+
+    /// Takes a connection out of the table: the end of a turn, and the only place where one goes.
+    pub fn reap(&mut self, ticket: Ticket) -> Option<S> {
+        self.entry(ticket)?;
+        let entry = self.table.try_remove(ticket.key as usize)?;
+        let address = entry.connection.address;
+        if let Some(count) = self.by_address.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_address.remove(&address);
+            }
+        }
+        Some(entry.socket)
+    }
+
+    /// Milliseconds (monotonic) of the next deadline.
+    #[must_use]
+    pub fn next_deadline_ms(&self) -> u64 {
+        let drain = self.drain.as_ref().map_or(NEVER, |drain| drain.next_ms());
+        self.deadlines.next_ms().unwrap_or(NEVER).min(self.retain_at_ms).min(drain)
+    }
+
+    /// Does what is due.
+    pub fn expire(&mut self, now: Now) {
+        let now_ms = now.monotonic_ms();
+        while let Some((at_ms, ticket)) = self.deadlines.due(now_ms) {
+            let Some(connection) = self.connection(ticket).filter(|connection| connection.filed_ms == at_ms) else {
+                continue;
+            };
+            connection.filed_ms = NEVER;
+            let due_ms = connection.deadline_ms;
+            if due_ms <= now_ms {
+                connection.deadline_ms = NEVER;
+                self.expired(now, ticket);
+            } else {
+                self.set_deadline(ticket, due_ms);
+            }
+        }
+        if self.retain_at_ms <= now_ms && self.rules.verifier.is_some() {
+            self.retain_at_ms = now_ms + RETAIN_EVERY_MS;
+            self.retain(now, NotificationId(0));
+        }
+        self.drain_step(now);
+    }
+
+    fn retain(&mut self, now: Now, after: NotificationId) {
+        let retention_ms = i64::try_from(self.rules.retention.as_millis()).unwrap_or(i64::MAX);
+        let read_before_ms = now.wall_ms.saturating_sub(retention_ms);
+        let unread_before_ms = now.wall_ms.saturating_sub(retention_ms.saturating_mul(4));
+        self.submit(now, None, Command::Retain { after, read_before_ms, unread_before_ms }, None);
+    }
+
+    fn expired(&mut self, now: Now, ticket: Ticket) {
+        let Some(connection) = self.connection(ticket) else { return };
+        match &connection.state {
+            State::Feed(_) => self.feed_due(now, ticket),
+            State::Http(_) if connection.queued() > 0 => self.gone(now, ticket, "reads_nothing"),
+            State::Http(http) => match http.stage {
+                Stage::Idle => self.begin_closing(now, ticket),
+                Stage::Head | Stage::Body => {
+                    self.effects.events.push(Event::Refused { cause: "request_timeout", status: 408 });
+                    self.last_reply(now, ticket, &Reply::faulty(408, "The request took too long."));
+                }
+            },
+            State::Echo(_) => {}
+            State::Closing { .. } => self.gone(now, ticket, "lingered"),
+        }
+    }
+
+    /// An answer after which the connection ends.
+    fn last_reply(&mut self, now: Now, ticket: Ticket, reply: &Reply) {
+        let response = response(reply).closing();
+        let date = self.date(now).to_owned();
+        if let Some(connection) = self.connection(ticket) {
+            connection.cold().outbound.push(|out| response.encode(out, &date, Terms::CLOSE));
+            self.flush_later(ticket);
+            self.begin_closing(now, ticket);
+        }
+    }
+
+    /// Nothing more is taken; what is queued goes out, then the sending half ends, then the peer may notice.
+    fn begin_closing(&mut self, now: Now, ticket: Ticket) {
+        self.leave_index(now, ticket, "closed", None);
+        let Some(connection) = self.connection(ticket) else { return };
+        if matches!(connection.state, State::Closing { .. }) {
+            return;
+        }
+        connection.state = State::Closing { shut: false };
+        let cold = connection.cold();
+        cold.input = Vec::new();
+        cold.message = Vec::new();
+        cold.unacknowledged.clear();
+        cold.replay = None;
+        self.set_deadline(ticket, now.monotonic_ms() + LAST_WORDS_MS);
+        self.flush_later(ticket);
+        self.effects.resume.push(ticket);
+    }
+
+    /// SIGTERM: not ready, no new work, sockets closed one after the other.
+    pub fn drain(&mut self, now: Now) {
+        if self.drain.is_some() {
+            return;
+        }
+        self.effects.events.push(Event::Draining { open: self.table.len() });
+        let (mut first, mut last, mut http) = (Vec::new(), Vec::new(), Vec::new());
+        for (key, entry) in &self.table {
+            let ticket = Ticket { key: key as u32, generation: entry.connection.generation };
+            let owes = entry.connection.cold.as_ref().is_some_and(|cold| !cold.unacknowledged.is_empty());
+            match &entry.connection.state {
+                State::Http(h) if h.waiting.is_none() && h.stage == Stage::Idle => http.push(ticket),
+                State::Feed(_) | State::Echo(_) if owes => last.push(ticket),
+                State::Feed(_) | State::Echo(_) => first.push(ticket),
+                State::Http(_) | State::Closing { .. } => {}
+            }
+        }
+        http.into_iter().for_each(|ticket| self.begin_closing(now, ticket));
+        first.append(&mut last);
+        let spread_us = u64::try_from(self.rules.drain.as_micros()).unwrap_or(u64::MAX);
+        let step_us = (spread_us / (first.len() as u64).max(1)).min(1_000_000 / DRAIN_PER_SECOND);
+        self.drain = Some(Drain { began_ms: now.monotonic_ms(), step_us, order: first, done: 0 });
+        self.drain_step(now);
+    }
+
+    fn drain_step(&mut self, now: Now) {
+        let Some(drain) = &mut self.drain else { return };
+        let until = (now.monotonic_ms() - drain.began_ms) * 1_000 / drain.step_us.max(1) + 1;
+        let until = usize::try_from(until).unwrap_or(usize::MAX).min(drain.order.len());
+        let due: Vec<Ticket> = drain.order.get(drain.done..until).unwrap_or_default().to_vec();
+        drain.done = drain.done.max(until);
+        for ticket in due {
+            self.close_socket(now, ticket, crate::websocket::close::GOING_AWAY, "shutting down", "drained");
+        }
+    }
+
+    /// Over how long a drain spreads.
+    #[must_use]
+    pub fn drain_time(&self) -> Duration {
+        self.rules.drain
+    }
+
+    /// Whether a drain has nothing left to wait for.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.drain.is_some() && self.table.is_empty() && self.outstanding == 0
+    }
+
+    /// Writing fails, or works again.
+    pub fn health(&mut self, failure: Option<String>) {
+        match (&self.failing, &failure) {
+            (None, Some(why)) => self.effects.events.push(Event::StorageFailing { why: why.clone() }),
+            (Some(_), None) => self.effects.events.push(Event::StorageWorks),
+            _ => {}
+        }
+        self.failing = failure;
+    }
+
+    fn submit(
+        &mut self,
+        now: Now,
+        ticket: Option<Ticket>,
+        command: Command,
+        idempotency: Option<crate::storage::job::Idempotency>,
+    ) {
+        self.outstanding += 1;
+        let (at_ms, asked_us) = (now.wall_ms, now.monotonic_us);
+        self.effects.errands.push(Errand::Write(Job { command, ticket, idempotency, at_ms, asked_us }));
+    }
+
+    /// A command whose password is hashed now.
+    pub fn hashed(&mut self, now: Now, ticket: Ticket, command: Command) {
+        self.outstanding = self.outstanding.saturating_sub(1);
+        self.hashing = self.hashing.saturating_sub(1);
+        self.submit(now, Some(ticket), command, None);
+    }
+
+    fn is_overloaded(&self) -> bool {
+        self.outstanding >= self.rules.limits.storage_queue
+    }
+
+    fn entry(&mut self, ticket: Ticket) -> Option<&mut Entry<S>> {
+        self.table
+            .get_mut(ticket.key as usize)
+            .filter(|entry| entry.connection.generation == ticket.generation)
+    }
+
+    fn connection(&mut self, ticket: Ticket) -> Option<&mut Connection> {
+        self.entry(ticket).map(|entry| &mut entry.connection)
+    }
+
+    fn feed(&mut self, ticket: Ticket) -> Option<&mut Feed> {
+        self.connection(ticket).and_then(Connection::feed)
+    }
+
+    fn flush_later(&mut self, ticket: Ticket) {
+        if let Some(connection) = self.connection(ticket)
+            && !connection.in_flush
+        {
+            connection.in_flush = true;
+            self.effects.flush.push(ticket);
+        }
+    }
+
+    fn set_deadline(&mut self, ticket: Ticket, at_ms: u64) {
+        let Some(connection) = self.connection(ticket) else { return };
+        connection.deadline_ms = at_ms;
+        if at_ms < connection.filed_ms {
+            connection.filed_ms = at_ms;
+            self.deadlines.file(at_ms, ticket);
+        }
+    }
+
+    /// Gives memory back that a connection no longer needs.
+    fn settle(&mut self, ticket: Ticket) {
+        if let Some(connection) = self.connection(ticket) {
+            connection.thaw();
+        }
+    }
+
+    fn date(&mut self, now: Now) -> &str {
+        let second = now.wall_ms / 1_000;
+        if self.date.0 != second {
+            self.date = (second, http_date(now.wall_ms));
+        }
+        &self.date.1
+    }
+
+    /// A number below `below` that differs from one connection to the next.
+    fn jitter(&self, ticket: Ticket, below: u64) -> u64 {
+        (self.nonce(ticket) >> 32) % below
+    }
+
+    /// Unpredictable for a peer, and the same for a connection's whole life: nothing to keep.
+    fn nonce(&self, ticket: Ticket) -> u64 {
+        let mut n = self.seed ^ (u64::from(ticket.generation) << 32 | u64::from(ticket.key));
+        n = (n ^ (n >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        n = (n ^ (n >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        n ^ (n >> 31)
+    }
+
+    /// Open sockets, all users and channels.
+    #[must_use]
+    pub fn feeds(&self) -> usize {
+        self.feeds
+    }
+
+    /// Open connections of every kind.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.table.len()
+    }
+}
+
+impl Drain {
+    fn next_ms(&self) -> u64 {
+        if self.done >= self.order.len() {
+            return NEVER;
+        }
+        self.began_ms + self.done as u64 * self.step_us / 1_000 + 1
+    }
+}
+
+fn rates_of(limits: &Limits) -> (Rates<Asker>, Rate) {
+    (
+        Rates::new(Rate::new(limits.requests_per_second, limits.requests_burst)),
+        Rate::new(limits.handshakes_per_second, limits.handshakes_burst),
+    )
+}
+
+/// A duration as milliseconds; 0 is off.
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(NEVER)
+}
+
+fn idle_ms(limits: &Limits) -> u64 {
+    if limits.idle_timeout.is_zero() { NEVER } else { ms(limits.idle_timeout) }
+}
+
+/// The bytes of an answer, but for what the request says about them.
+fn response(reply: &Reply) -> Response {
+    let mut response = Response::new(reply.status).header("Cache-Control", "no-store");
+    for (name, value) in &reply.headers {
+        response = response.header(name, value.clone());
+    }
+    if reply.body.is_empty() { response } else { response.json_body(reply.body.clone().into_bytes()) }
+}

@@ -1,0 +1,101 @@
+//! Owns the bytes on their way to one socket, in order; those for many sockets exist once. Never limits them: the hub
+//! does. Enter at [`Outbound::push`].
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::rc::Rc;
+
+/// Slices in one write.
+const SLICES_MAX: usize = 64;
+
+#[derive(Default)]
+pub struct Outbound {
+    parts: VecDeque<Part>,
+    /// Bytes of the first part that are gone already.
+    gone: usize,
+    len: usize,
+    /// Bytes that do not count against `limits.outbound`: a page of a replay.
+    free: usize,
+}
+
+enum Part {
+    Own(Vec<u8>),
+    Shared(Rc<[u8]>),
+}
+
+impl Part {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+impl Outbound {
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// What counts against the limit.
+    #[must_use]
+    pub fn counted(&self) -> usize {
+        self.len.saturating_sub(self.free)
+    }
+
+    /// Lets `write` append its bytes.
+    pub fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        if !matches!(self.parts.back(), Some(Part::Own(_))) {
+            self.parts.push_back(Part::Own(Vec::new()));
+        }
+        if let Some(Part::Own(tail)) = self.parts.back_mut() {
+            let before = tail.len();
+            write(tail);
+            self.len += tail.len() - before;
+        }
+    }
+
+    pub fn push_shared(&mut self, bytes: &Rc<[u8]>) {
+        self.len += bytes.len();
+        self.parts.push_back(Part::Shared(Rc::clone(bytes)));
+    }
+
+    /// A page of a replay: paced, so that it does not count.
+    pub fn push_free(&mut self, bytes: Vec<u8>) {
+        self.len += bytes.len();
+        self.free += bytes.len();
+        self.parts.push_back(Part::Own(bytes));
+    }
+
+    /// What one write takes.
+    #[must_use]
+    pub fn slices(&self) -> Vec<IoSlice<'_>> {
+        let mut skip = self.gone;
+        self.parts
+            .iter()
+            .take(SLICES_MAX)
+            .map(|part| IoSlice::new(part.bytes().get(std::mem::take(&mut skip)..).unwrap_or_default()))
+            .collect()
+    }
+
+    /// `count` bytes are gone.
+    pub fn wrote(&mut self, count: usize) {
+        self.len = self.len.saturating_sub(count);
+        self.gone += count;
+        while let Some(first) = self.parts.front().map(|part| part.bytes().len())
+            && self.gone >= first
+        {
+            self.gone -= first;
+            self.parts.pop_front();
+        }
+        if self.is_empty() {
+            self.free = 0;
+        }
+    }
+}

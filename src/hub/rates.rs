@@ -1,0 +1,87 @@
+//! Owns rate limits: a theoretical arrival time for each (GCRA), in a bounded table where there are many.
+//! Never answers anybody. Enter at [`Rate::take`] and [`Rates::take`].
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+/// `0` a second: no limit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rate {
+    per_second: u32,
+    burst: u32,
+}
+
+impl Rate {
+    pub(super) fn new(per_second: u32, burst: u32) -> Self {
+        Self { per_second, burst: burst.max(1) }
+    }
+
+    /// Takes one if it may be; else says in how many microseconds the next may.
+    pub(super) fn take(self, arrival_us: &mut u64, now_us: u64) -> Result<(), u64> {
+        if self.per_second == 0 {
+            return Ok(());
+        }
+        let spacing = 1_000_000 / u64::from(self.per_second).clamp(1, 1_000_000);
+        let slack = spacing * u64::from(self.burst - 1);
+        let expected = (*arrival_us).max(now_us);
+        if expected - now_us > slack {
+            return Err(expected - now_us - slack);
+        }
+        *arrival_us = expected + spacing;
+        Ok(())
+    }
+}
+
+/// Entries of one table; beyond it those that have nothing left to wait for go, and if none can, all do.
+const ENTRIES_MAX: usize = 65_536;
+
+/// One rate for many.
+pub(super) struct Rates<K> {
+    rate: Rate,
+    arrivals_us: HashMap<K, u64>,
+}
+
+impl<K: Hash + Eq> Rates<K> {
+    pub(super) fn new(rate: Rate) -> Self {
+        Self { rate, arrivals_us: HashMap::new() }
+    }
+
+    pub(super) fn take(&mut self, key: K, now_us: u64) -> Result<(), u64> {
+        if self.rate.per_second == 0 {
+            return Ok(());
+        }
+        if self.arrivals_us.len() >= ENTRIES_MAX && !self.arrivals_us.contains_key(&key) {
+            self.arrivals_us.retain(|_, arrival| *arrival > now_us);
+            if self.arrivals_us.len() >= ENTRIES_MAX {
+                self.arrivals_us.clear();
+            }
+        }
+        self.rate.take(self.arrivals_us.entry(key).or_insert(0), now_us)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_then_the_rate() {
+        let rate = Rate::new(10, 3);
+        let mut arrival = 0;
+        let taken: Vec<bool> = (0..5).map(|_| rate.take(&mut arrival, 1_000_000).is_ok()).collect();
+        assert_eq!(taken, [true, true, true, false, false]);
+        assert_eq!(rate.take(&mut arrival, 1_000_000), Err(100_000));
+        assert!(rate.take(&mut arrival, 1_100_000).is_ok());
+        assert!(rate.take(&mut arrival, 1_100_000).is_err());
+        assert!(Rate::new(0, 0).take(&mut arrival, 0).is_ok());
+    }
+
+    #[test]
+    fn the_table_is_bounded() {
+        let mut rates = Rates::new(Rate::new(1, 1));
+        for key in 0..200_000u32 {
+            let _ = rates.take(key, u64::from(key));
+        }
+        assert!(rates.arrivals_us.len() <= ENTRIES_MAX);
+    }
+}

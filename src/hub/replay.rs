@@ -1,0 +1,129 @@
+//! Owns what a socket is sent before anything live, page by page, as it drains. Never keeps a row: they are stored.
+//! Enter at `begin_replay` and `page`.
+//!
+//! Order proves that nothing is lost or doubled: the socket is in the index before its first page is read, so whatever
+//! is committed later is either on a page (its snapshot is younger) or comes live. `sent` is the line between the two.
+
+use super::Hub;
+use super::connection::{Phase, Replay};
+use super::event::Event;
+use crate::api::command::{Backlog, Command, From, Query};
+use crate::api::frames::{self, Complaint};
+use crate::clock::Now;
+use crate::notification::{NotificationId, parse_uuid};
+use crate::storage::job::{Ask, BacklogPage, Errand, Ticket};
+use crate::websocket::close;
+
+impl<S> Hub<S> {
+    /// Asks for what this user has missed. Where the counts say that nothing waits, nothing is read.
+    pub(super) fn begin_replay(&mut self, now: Now, ticket: Ticket, since: Option<&str>) {
+        let mark = self.committed;
+        let Some(feed) = self.feed(ticket) else { return };
+        let (user, channel) = (feed.user, feed.channel);
+        let since = since.map(parse_uuid);
+        if since.is_none() && self.users.waiting(user, channel) == 0 {
+            self.establish(now, ticket, 0);
+            return self.go_live(now, ticket, mark);
+        }
+        // `since` that is no UUID at all is as unknown as any other: the nil UUID names no row.
+        let from = since.map_or(From::Waiting, |uuid| From::Since(uuid.unwrap_or_default()));
+        if let Some(connection) = self.connection(ticket) {
+            let newest = NotificationId(0);
+            connection.cold().replay = Some(Replay { mark, all: false, newest, asked: true, more: true });
+        }
+        let backlog = Backlog { user, channel, from, mark, replay_max: self.rules.replay_max };
+        self.outstanding += 1;
+        // Behind the receipts that are queued: a client that answered and comes back is not sent it again.
+        self.effects.errands.push(Errand::ReadAfter(Ask { query: Query::Backlog(backlog), ticket }));
+    }
+
+    /// A page came.
+    pub(super) fn page(&mut self, now: Now, ticket: Ticket, page: BacklogPage) {
+        let Some(feed) = self.feed(ticket) else { return };
+        let (user, channel, phase) = (feed.user, feed.channel, feed.phase);
+        if phase == Phase::Loading {
+            self.establish(now, ticket, page.skipped);
+            if page.since_unknown {
+                self.complain(now, ticket, Complaint::SinceUnknown, &[]);
+            }
+            if let Some(before) = page.skip_before {
+                self.submit(now, None, Command::Skip { user, channel, before }, None);
+            }
+            let count = page.ids.len();
+            self.effects.events.push(Event::Replayed { user, channel, count, skipped: page.skipped });
+            if let Some(feed) = self.feed(ticket) {
+                feed.phase = Phase::Replaying;
+            }
+        }
+        let Some(connection) = self.connection(ticket) else { return };
+        let cold = connection.cold();
+        let Some(replay) = &mut cold.replay else { return };
+        replay.asked = false;
+        replay.all |= page.all;
+        replay.more = page.more || replay.newest > page.upto;
+        let more = replay.more;
+        if !page.frames.is_empty() {
+            cold.outbound.push_free(page.frames);
+        }
+        self.note_sent(ticket, &page.ids);
+        self.flush_later(ticket);
+        if more {
+            // The next page is asked for once this one is out; where nothing was on it, that is now.
+            if page.ids.is_empty() {
+                self.next_page(now, ticket);
+            }
+        } else {
+            self.go_live(now, ticket, page.upto);
+        }
+        self.ask_for_receipt(now, ticket);
+        if phase == Phase::Loading {
+            self.resume(now, ticket);
+        }
+    }
+
+    /// The socket has drained: what follows, if it is still replaying.
+    pub(super) fn next_page(&mut self, now: Now, ticket: Ticket) {
+        let replay_max = self.rules.replay_max;
+        let Some(connection) = self.connection(ticket) else { return };
+        let Some(feed) = connection.feed() else { return };
+        let (user, channel, after) = (feed.user, feed.channel, feed.sent);
+        let Some(replay) = connection.cold.as_mut().and_then(|cold| cold.replay.as_mut()) else { return };
+        if replay.asked || !replay.more {
+            return;
+        }
+        replay.asked = true;
+        let from = From::After { id: after, all: replay.all };
+        let backlog = Backlog { user, channel, from, mark: replay.mark, replay_max };
+        self.outstanding += 1;
+        self.effects.reads.push(Ask { query: Query::Backlog(backlog), ticket });
+        let _ = now;
+    }
+
+    fn establish(&mut self, now: Now, ticket: Ticket, skipped: u64) {
+        let Some(feed) = self.feed(ticket) else { return };
+        let (user, channel) = (feed.user, feed.channel);
+        let unread = self.users.unread(user);
+        let ack = self.rules.ack.as_str();
+        let text = frames::connection_established(channel, now.wall_ms, unread, ack, skipped);
+        self.say(now, ticket, &text);
+    }
+
+    /// Every row up to `upto` is sent or was not to be: from here on, live.
+    fn go_live(&mut self, now: Now, ticket: Ticket, upto: NotificationId) {
+        if let Some(connection) = self.connection(ticket) {
+            if let Some(cold) = &mut connection.cold {
+                cold.replay = None;
+            }
+            if let Some(feed) = connection.feed() {
+                feed.sent = feed.sent.max(upto);
+                feed.phase = Phase::Live;
+            }
+        }
+        self.feed_due(now, ticket);
+    }
+
+    /// The replay cannot be read now.
+    pub(super) fn replay_failed(&mut self, now: Now, ticket: Ticket) {
+        self.close_socket(now, ticket, close::TRY_AGAIN, "storage unavailable", "storage");
+    }
+}

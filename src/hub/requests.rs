@@ -1,0 +1,540 @@
+//! Owns the HTTP side of a connection: heads are judged, bodies understood, answers written, sockets upgraded.
+//! Never knows a path or JSON (`api` does). Enter at `drive_http`.
+
+use super::connection::{Admitted, Feed, NEVER, NOBODY, Phase, State, Waiting};
+use super::event::Event;
+use super::{Asker, Hub, PIPELINE_BYTES, idle_ms, ms, response};
+use crate::api::command::Command;
+use crate::api::reply::{Reply, Unauthorized};
+use crate::api::requests::{self, Asked};
+use crate::api::routes::{Access, Door, Resource, Route, route};
+use crate::auth::{Caller, Claims};
+use crate::clock::Now;
+use crate::http::{self, BodyLength, CONTINUE, Method, Request, Stage, Step, Terms, upgrade};
+use crate::notification::NotificationId;
+use crate::storage::job::{Ask, Idempotency, Standing, Ticket};
+use crate::websocket::Session;
+use aws_lc_rs::digest;
+use std::net::IpAddr;
+
+/// Bytes of a refused request's body that are read past; a longer one ends the connection.
+const SKIP_MAX: usize = 256 * 1024;
+const IDEMPOTENCY_KEY_MAX: usize = 128;
+
+/// What becomes of a head.
+enum Judged {
+    Admit(usize),
+    Refuse(Reply),
+}
+
+impl<S> Hub<S> {
+    /// Takes requests out of `input[start..end]` until one has to wait.
+    pub(super) fn drive_http(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        input: &mut [u8],
+        start: &mut usize,
+        end: &mut usize,
+    ) {
+        let limits = http::Limits { head: self.rules.limits.head, target: self.rules.limits.target };
+        loop {
+            let Some(connection) = self.connection(ticket) else { return };
+            let queued = connection.queued();
+            let State::Http(http) = &mut connection.state else { return };
+            if http.waiting.is_some() || queued > PIPELINE_BYTES {
+                return;
+            }
+            let mut len = *end - *start;
+            let step = http.reader.read(input.get_mut(*start..*end).unwrap_or_default(), &mut len, &limits);
+            *end = *start + len;
+            let bytes = input.get(*start..*end).unwrap_or_default();
+            match step {
+                Ok(Step::More) => return self.track_stage(now, ticket),
+                Ok(Step::Head { head, body, expects_continue }) => {
+                    let Ok(request) = Request::parse(bytes.get(..head).unwrap_or_default(), &[]) else {
+                        return self.begin_closing(now, ticket);
+                    };
+                    self.head(now, ticket, &request, body, expects_continue, len == head);
+                }
+                Ok(Step::Ready { head, body, consumed }) => {
+                    let (head, body) = (bytes.get(..head), bytes.get(head..head + body));
+                    let Ok(request) = Request::parse(head.unwrap_or_default(), body.unwrap_or_default()) else {
+                        return self.begin_closing(now, ticket);
+                    };
+                    self.request(now, ticket, &request);
+                    *start += consumed;
+                    self.track_stage(now, ticket);
+                }
+                Ok(Step::Skipped { consumed }) => {
+                    *start += consumed;
+                    self.track_stage(now, ticket);
+                }
+                Err(refusal) => {
+                    match refusal.status() {
+                        Some(status) => {
+                            self.effects.events.push(Event::Refused { cause: refusal.cause(), status });
+                            let detail = format!("Bad request: {}.", refusal.cause());
+                            self.last_reply(now, ticket, &Reply::faulty(status, &detail));
+                        }
+                        None => self.begin_closing(now, ticket),
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Each stage of a request has one absolute deadline, set when it begins.
+    fn track_stage(&mut self, now: Now, ticket: Ticket) {
+        let limits = self.rules.limits;
+        let Some(connection) = self.connection(ticket) else { return };
+        let State::Http(http) = &mut connection.state else { return };
+        let stage = http.reader.stage();
+        let waits = http.waiting.is_some();
+        if stage == http.stage && stage != Stage::Idle && !waits {
+            return;
+        }
+        http.stage = stage;
+        let allowed_ms = match stage {
+            _ if waits => NEVER,
+            Stage::Idle => idle_ms(&limits),
+            Stage::Head => ms(limits.head_timeout),
+            Stage::Body => ms(limits.body_timeout),
+        };
+        self.set_deadline(ticket, now.monotonic_ms().saturating_add(allowed_ms));
+    }
+
+    fn head(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        request: &Request<'_>,
+        body: BodyLength,
+        expects_continue: bool,
+        body_is_to_come: bool,
+    ) {
+        match self.judge(now, ticket, request, body) {
+            Judged::Admit(body_max) => {
+                let Some(connection) = self.connection(ticket) else { return };
+                if expects_continue && body_is_to_come {
+                    connection.cold().outbound.push(|out| out.extend_from_slice(CONTINUE));
+                    self.flush_later(ticket);
+                }
+                if let Some(State::Http(http)) = self.connection(ticket).map(|connection| &mut connection.state) {
+                    http.reader.admit(body_max);
+                }
+            }
+            Judged::Refuse(reply) => {
+                let Some(connection) = self.connection(ticket) else { return };
+                if let State::Http(http) = &mut connection.state {
+                    http.reader.skip(SKIP_MAX);
+                    http.admitted = None;
+                }
+                let mut terms = request.terms();
+                // Whoever asked whether to send the body will not send it: where the next request begins is unknown.
+                terms.keep_alive &= !expects_continue;
+                let template = route(self.door(ticket), request.method, request.path).map_or("other", |r| r.resource.template());
+                self.respond(now, ticket, &reply, terms, request, template);
+            }
+        }
+    }
+
+    fn door(&mut self, ticket: Ticket) -> Door {
+        match self.connection(ticket).map(|connection| &connection.state) {
+            Some(State::Http(http)) => http.door,
+            _ => Door::Public,
+        }
+    }
+
+    /// In the contract's order: path 404, method 405, then for sockets 426, 400, 403, 401, 403, 429, 503, and for the
+    /// rest 429, 401, 403, 415, 413.
+    fn judge(&mut self, now: Now, ticket: Ticket, request: &Request<'_>, body: BodyLength) -> Judged {
+        if self.rules.verifier.is_none() {
+            return self.judge_echo(request);
+        }
+        let door = self.door(ticket);
+        let route = match route(door, request.method, request.path) {
+            Ok(route) => route,
+            Err(reply) => return Judged::Refuse(reply),
+        };
+        if request.method == Method::Options {
+            return Judged::Refuse(Reply::no_content().with_header("Allow", route.resource.allow()));
+        }
+        if route.access == Access::Anyone {
+            self.admit(ticket, Admitted { route, caller: Caller::Service });
+            return Judged::Admit(self.rules.limits.body);
+        }
+        if let Resource::Socket(_, user) = route.resource {
+            return match self.judge_handshake(now, ticket, request, user) {
+                Ok(()) => {
+                    self.admit(ticket, Admitted { route, caller: Caller::User(user) });
+                    Judged::Admit(0)
+                }
+                Err(reply) => {
+                    self.effects.events.push(Event::Refused { cause: "handshake", status: reply.status });
+                    Judged::Refuse(reply)
+                }
+            };
+        }
+        let claims = self.authenticate(now, request, false);
+        let asker = match claims {
+            Ok(Claims { caller: Caller::User(user), .. }) => Some(Asker::User(user)),
+            Ok(_) => None,
+            Err(_) => Some(Asker::Address(self.client(ticket, request))),
+        };
+        if let Some(asker) = asker
+            && let Err(wait_us) = self.requests.take(asker, now.monotonic_us)
+        {
+            return Judged::Refuse(Reply::too_many(wait_us.div_ceil(1_000_000)));
+        }
+        let caller = match claims {
+            Ok(claims) => claims.caller,
+            Err(why) => return Judged::Refuse(Reply::unauthorized(&why)),
+        };
+        let allowed = match (route.access, caller) {
+            (Access::Anyone | Access::UserOrService, _) => true,
+            (Access::User, caller) => caller != Caller::Service,
+            (Access::Service, caller) => caller == Caller::Service,
+        };
+        if !allowed {
+            return Judged::Refuse(Reply::forbidden());
+        }
+        let body_max = requests::body_max(route, self.rules.limits.body);
+        if body != BodyLength::None
+            && let Err(reply) = requests::media_type(request)
+        {
+            return Judged::Refuse(reply);
+        }
+        if let BodyLength::Known(length) = body
+            && length > body_max
+        {
+            return Judged::Refuse(Reply::faulty(413, &format!("The body may have {body_max} bytes.")));
+        }
+        self.admit(ticket, Admitted { route, caller });
+        Judged::Admit(body_max)
+    }
+
+    fn admit(&mut self, ticket: Ticket, admitted: Admitted) {
+        if let Some(State::Http(http)) = self.connection(ticket).map(|connection| &mut connection.state) {
+            http.admitted = Some(admitted);
+        }
+    }
+
+    fn judge_echo(&mut self, request: &Request<'_>) -> Judged {
+        if request.method != Method::Get {
+            return Judged::Refuse(Reply::method_not_allowed(request.method.as_str(), "GET"));
+        }
+        match upgrade::check(request) {
+            Ok(_) => Judged::Admit(0),
+            Err(fault) => Judged::Refuse(upgrade_refusal(fault)),
+        }
+    }
+
+    fn judge_handshake(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        request: &Request<'_>,
+        user: crate::matching::UserId,
+    ) -> Result<(), Reply> {
+        upgrade::check(request).map_err(upgrade_refusal)?;
+        if let Some(origin) = request.header("origin")
+            && !self.allows_origin(origin)
+        {
+            return Err(Reply::forbidden());
+        }
+        let claims = self.authenticate(now, request, true).map_err(|why| Reply::unauthorized(&why))?;
+        if claims.caller != Caller::User(user) {
+            return Err(Reply::forbidden());
+        }
+        let limit = self.rules.limits.connections_per_user;
+        if limit > 0 && self.sockets_of(user, limit) >= limit {
+            return Err(Reply::too_many(10));
+        }
+        let rate = self.handshakes.0;
+        if let Err(wait_us) = rate.take(&mut self.handshakes.1, now.monotonic_us) {
+            let seconds = wait_us.div_ceil(1_000_000) + self.jitter(ticket, 5);
+            return Err(Reply::unavailable("Too many handshakes.", seconds));
+        }
+        if self.drain.is_some() {
+            return Err(Reply::unavailable("Shutting down.", 1 + self.jitter(ticket, 5)));
+        }
+        if self.is_overloaded() {
+            return Err(Reply::unavailable("Overloaded.", 1 + self.jitter(ticket, 5)));
+        }
+        Ok(())
+    }
+
+    /// Where a token may stand; a bad one in one place is not rescued by another.
+    fn authenticate(&mut self, now: Now, request: &Request<'_>, handshake: bool) -> Result<Claims, Unauthorized> {
+        let in_query = if handshake { request.query("token").filter(|token| !token.is_empty()) } else { None };
+        let token = match in_query {
+            Some(token) => token,
+            None => match bearer(request) {
+                Err(Unauthorized::Missing) if handshake => {
+                    upgrade::bearer_subprotocol(request).ok_or(Unauthorized::Missing)?.into()
+                }
+                other => other?.into(),
+            },
+        };
+        self.verify(now, &token)
+    }
+
+    pub(super) fn verify(&mut self, now: Now, token: &str) -> Result<Claims, Unauthorized> {
+        let Some(verifier) = &self.rules.verifier else { return Err(Unauthorized::Missing) };
+        let claims = self.tokens.verify(verifier, token, now.wall_ms).map_err(Unauthorized::Token)?;
+        if let Caller::User(user) = claims.caller {
+            match self.users.standing(user) {
+                Standing::Active => {}
+                Standing::Inactive => return Err(Unauthorized::UserInactive),
+                Standing::Deleted => return Err(Unauthorized::UserGone),
+            }
+        }
+        Ok(claims)
+    }
+
+    /// The client's address: what a trusted proxy says, else the peer's own.
+    fn client(&mut self, ticket: Ticket, request: &Request<'_>) -> IpAddr {
+        let peer = self.connection(ticket).map_or(IpAddr::from([0; 4]), |connection| connection.address);
+        let trusted = |address: IpAddr| self.rules.proxies.iter().any(|proxy| proxy.contains(address));
+        let mut client = peer;
+        for hop in request.header("x-forwarded-for").unwrap_or_default().rsplit(',') {
+            match hop.trim().parse() {
+                Ok(address) if trusted(client) => client = address,
+                _ => break,
+            }
+        }
+        client
+    }
+
+    fn allows_origin(&self, origin: &str) -> bool {
+        self.rules.origins.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin))
+    }
+
+    /// A whole request.
+    fn request(&mut self, now: Now, ticket: Ticket, request: &Request<'_>) {
+        let Some(connection) = self.connection(ticket) else { return };
+        let peer = connection.address;
+        let State::Http(http) = &mut connection.state else { return };
+        let Some(Admitted { route, caller }) = http.admitted.take() else {
+            return self.upgrade_echo(ticket, request);
+        };
+        if let Resource::Socket(..) = route.resource {
+            return self.upgrade(now, ticket, request, route);
+        }
+        let key = match idempotency(route, caller, request) {
+            Ok(key) => key,
+            Err(reply) => return self.respond(now, ticket, &reply, request.terms(), request, route.resource.template()),
+        };
+        let https = self.rules.proxies.iter().any(|proxy| proxy.contains(peer))
+            && request.header("x-forwarded-proto").is_some_and(|proto| proto.eq_ignore_ascii_case("https"));
+        let origin = format!("{}://{}", if https { "https" } else { "http" }, request.host);
+        let asked = match (requests::understand(route, caller, request, &origin), &key) {
+            (Err(reply), Some(_)) if reply.headers.is_empty() => {
+                Ok(Asked::Write(Command::Remember { status: reply.status, body: reply.body }))
+            }
+            (asked, _) => asked,
+        };
+        let reply = match asked {
+            Err(reply) => reply,
+            Ok(Asked::Server(resource)) => self.server_state(resource),
+            Ok(_) if self.is_overloaded() => Reply::unavailable("Overloaded.", 1 + self.jitter(ticket, 3)),
+            Ok(Asked::Write(command)) if command.holds_plain_password() => {
+                if self.hashing < super::HASHING_MAX {
+                    self.wait(now, ticket, request, route);
+                    self.outstanding += 1;
+                    self.hashing += 1;
+                    return self.effects.hash.push((ticket, command));
+                }
+                Reply::unavailable("Too many passwords to hash.", 2)
+            }
+            Ok(Asked::Write(command)) => {
+                self.wait(now, ticket, request, route);
+                return self.submit(now, Some(ticket), command, key);
+            }
+            Ok(Asked::Read(query)) => {
+                self.wait(now, ticket, request, route);
+                self.outstanding += 1;
+                return self.effects.reads.push(Ask { query, ticket });
+            }
+        };
+        self.respond(now, ticket, &reply, request.terms(), request, route.resource.template());
+    }
+
+    fn wait(&mut self, now: Now, ticket: Ticket, request: &Request<'_>, route: Route) {
+        let origin = request.header("origin").map(str::to_owned);
+        if let Some(State::Http(http)) = self.connection(ticket).map(|connection| &mut connection.state) {
+            http.waiting = Some(Waiting { terms: request.terms(), route, asked_us: now.monotonic_us, origin });
+        }
+    }
+
+    /// The answer that a waiting request gets.
+    pub(super) fn answer_waiting(&mut self, now: Now, ticket: Ticket, reply: &Reply) {
+        let Some(connection) = self.connection(ticket) else { return };
+        let State::Http(http) = &mut connection.state else { return };
+        let Some(waiting) = http.waiting.take() else { return };
+        let template = waiting.route.resource.template();
+        self.effects.events.push(Event::Request {
+            method: waiting.route.method.as_str(),
+            route: template,
+            status: reply.status,
+            took_us: now.monotonic_us.saturating_sub(waiting.asked_us),
+        });
+        self.write_reply(now, ticket, reply, waiting.terms, waiting.origin.as_deref(), waiting.route.resource.allow());
+        self.track_stage(now, ticket);
+        self.resume(now, ticket);
+    }
+
+    fn respond(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        reply: &Reply,
+        terms: Terms,
+        request: &Request<'_>,
+        template: &'static str,
+    ) {
+        let method = request.method.as_str();
+        self.effects.events.push(Event::Request { method, route: template, status: reply.status, took_us: 0 });
+        let allow = reply.headers.iter().find(|(name, _)| *name == "Allow").map_or("", |(_, value)| match value {
+            std::borrow::Cow::Borrowed(list) => list,
+            std::borrow::Cow::Owned(_) => "",
+        });
+        self.write_reply(now, ticket, reply, terms, request.header("origin"), allow);
+    }
+
+    fn write_reply(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        reply: &Reply,
+        mut terms: Terms,
+        origin: Option<&str>,
+        allow: &'static str,
+    ) {
+        terms.keep_alive &= self.drain.is_none();
+        let mut response = response(reply);
+        if let Some(origin) = origin.filter(|origin| self.allows_origin(origin)) {
+            let any = self.rules.origins.iter().any(|allowed| allowed == "*");
+            response = response
+                .header("Access-Control-Allow-Origin", if any { "*".to_owned() } else { origin.to_owned() })
+                .header("Access-Control-Expose-Headers", "Retry-After, WWW-Authenticate")
+                .header("Vary", "Origin");
+            if reply.status == 204 {
+                response = response
+                    .header("Access-Control-Allow-Methods", allow)
+                    .header("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key")
+                    .header("Access-Control-Max-Age", "600");
+            }
+        }
+        let date = self.date(now).to_owned();
+        let Some(connection) = self.connection(ticket) else { return };
+        connection.cold().outbound.push(|out| response.encode(out, &date, terms));
+        self.flush_later(ticket);
+        if response.closes(terms) {
+            self.begin_closing(now, ticket);
+        }
+    }
+
+    /// What the server knows of itself.
+    fn server_state(&mut self, resource: Resource) -> Reply {
+        match (resource, &self.failing) {
+            (Resource::Live, _) => Reply::ok("ok", serde_json::json!({ "status": "live" })),
+            (Resource::Ready, _) if self.drain.is_some() => Reply::unavailable("draining", 5),
+            (Resource::Ready, Some(why)) => Reply::unavailable(&format!("storage: {why}"), 5),
+            _ => Reply::ok(
+                "ok",
+                serde_json::json!({ "status": "ready", "sockets": self.feeds, "connections": self.table.len() }),
+            ),
+        }
+    }
+
+    fn upgrade_echo(&mut self, ticket: Ticket, request: &Request<'_>) {
+        let Ok(accept) = upgrade::check(request) else { return };
+        let Some(connection) = self.connection(ticket) else { return };
+        connection.cold().outbound.push(|out| accept.encode(out, None));
+        connection.state = State::Echo(Session::default());
+        self.set_deadline(ticket, NEVER);
+        self.flush_later(ticket);
+    }
+
+    /// The 101, a place in the index, and the question what this user has missed.
+    fn upgrade(&mut self, now: Now, ticket: Ticket, request: &Request<'_>, route: Route) {
+        let Resource::Socket(channel, user) = route.resource else { return };
+        let (Ok(accept), Ok(claims)) = (upgrade::check(request), self.authenticate(now, request, true)) else { return };
+        let subprotocol = upgrade::bearer_subprotocol(request).map(|_| "bearer");
+        let since = request.query("since").filter(|since| !since.is_empty());
+        let now_ms = now.monotonic_ms();
+        let Some(connection) = self.connection(ticket) else { return };
+        connection.cold().outbound.push(|out| accept.encode(out, subprotocol));
+        connection.opened_ms = now_ms;
+        connection.state = State::Feed(Feed {
+            user,
+            channel,
+            session: Session::default(),
+            phase: Phase::Loading,
+            sent: NotificationId(0),
+            first_sent: NotificationId(0),
+            pinged: None,
+            heard_ms: now_ms,
+            pong_due_ms: 0,
+            expires_ms: claims.expires_at_ms,
+            warned: false,
+            refusals: 0,
+            messages_tat_us: 0,
+            control_tat_us: 0,
+            previous: NOBODY,
+            next: NOBODY,
+        });
+        self.flush_later(ticket);
+        self.enter_index(ticket);
+        self.effects.events.push(Event::Opened { user, channel, open: self.feeds });
+        self.begin_replay(now, ticket, since.as_deref());
+    }
+}
+
+fn upgrade_refusal(fault: upgrade::UpgradeFault) -> Reply {
+    match fault.status() {
+        426 => Reply::faulty(426, "This path speaks WebSocket (RFC 6455), version 13.")
+            .with_header("Upgrade", "websocket")
+            .with_header("Sec-WebSocket-Version", "13"),
+        status => Reply::faulty(status, "Sec-WebSocket-Key must be 16 bytes in base64, once."),
+    }
+}
+
+/// `Authorization: Bearer …`, the scheme in any case.
+fn bearer<'a>(request: &Request<'a>) -> Result<&'a str, Unauthorized> {
+    if request.header_count("authorization") == 0 {
+        return Err(Unauthorized::Missing);
+    }
+    let value = request.header("authorization").unwrap_or_default();
+    let mut parts = value.split_ascii_whitespace();
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(scheme), Some(token), None) if scheme.eq_ignore_ascii_case("bearer") => Ok(token),
+        (Some(scheme), ..) if scheme.eq_ignore_ascii_case("bearer") => Err(Unauthorized::BadHeader),
+        _ => Err(Unauthorized::Missing),
+    }
+}
+
+/// The `Idempotency-Key` of a POST.
+fn idempotency(route: Route, caller: Caller, request: &Request<'_>) -> Result<Option<Idempotency>, Reply> {
+    if route.method != Method::Post || request.header_count("idempotency-key") == 0 {
+        return Ok(None);
+    }
+    let key = request.header("idempotency-key").unwrap_or_default();
+    let printable = key.bytes().all(|b| (0x20..0x7f).contains(&b));
+    if request.header_count("idempotency-key") > 1 || key.is_empty() || key.len() > IDEMPOTENCY_KEY_MAX || !printable {
+        return Err(Reply::faulty(400, "Idempotency-Key must be 1 to 128 printable ASCII characters, once."));
+    }
+    let mut digest = digest::Context::new(&digest::SHA256);
+    digest.update(request.path.trim_end_matches('/').as_bytes());
+    digest.update(&[0]);
+    digest.update(request.body);
+    let fingerprint = digest.finish().as_ref().first_chunk().map_or(0, |head| u64::from_be_bytes(*head));
+    let caller = match caller {
+        Caller::User(user) => user.0,
+        Caller::Service => 0,
+    };
+    Ok(Some(Idempotency { caller, key: key.to_owned(), fingerprint }))
+}

@@ -1,0 +1,89 @@
+//! Owns what is known of users in memory: whose sockets are open, how much waits for each, who may not be served.
+//! Never a row: these are counts. Enter at [`Users`].
+
+use super::connection::NOBODY;
+use crate::matching::UserId;
+use crate::notification::Channel;
+use crate::storage::job::{Census, Fewer, Standing};
+use std::collections::HashMap;
+
+#[derive(Default)]
+pub(super) struct Users {
+    /// The first of each user's sockets; each names the next.
+    heads: HashMap<UserId, u32>,
+    /// Of users with something unread.
+    inboxes: HashMap<UserId, [Inbox; 2]>,
+    barred: HashMap<UserId, Standing>,
+}
+
+/// Of one user and channel.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Inbox {
+    pub unread: u32,
+    /// Neither delivered nor read nor skipped.
+    pub waiting: u32,
+}
+
+impl Users {
+    pub(super) fn new(census: &Census) -> Self {
+        let mut users = Self::default();
+        for (user, channel, unread, waiting) in &census.inboxes {
+            users.inboxes.entry(*user).or_default()[*channel as usize] = Inbox { unread: *unread, waiting: *waiting };
+        }
+        users.barred = census.barred.iter().copied().collect();
+        users
+    }
+
+    pub(super) fn standing(&self, user: UserId) -> Standing {
+        self.barred.get(&user).copied().unwrap_or(Standing::Active)
+    }
+
+    pub(super) fn set_standing(&mut self, user: UserId, standing: Standing) {
+        if standing == Standing::Active {
+            self.barred.remove(&user);
+        } else {
+            self.barred.insert(user, standing);
+        }
+    }
+
+    pub(super) fn head(&self, user: UserId) -> u32 {
+        self.heads.get(&user).copied().unwrap_or(NOBODY)
+    }
+
+    pub(super) fn set_head(&mut self, user: UserId, head: u32) {
+        if head == NOBODY {
+            self.heads.remove(&user);
+        } else {
+            self.heads.insert(user, head);
+        }
+    }
+
+    pub(super) fn unread(&self, user: UserId) -> u64 {
+        self.inboxes.get(&user).map_or(0, |inbox| inbox.iter().map(|i| u64::from(i.unread)).sum())
+    }
+
+    pub(super) fn waiting(&self, user: UserId, channel: Channel) -> u32 {
+        self.inboxes.get(&user).map_or(0, |inbox| inbox[channel as usize].waiting)
+    }
+
+    pub(super) fn created(&mut self, user: UserId, channel: Channel) {
+        let inbox = &mut self.inboxes.entry(user).or_default()[channel as usize];
+        inbox.unread += 1;
+        inbox.waiting += 1;
+    }
+
+    pub(super) fn settled(&mut self, user: UserId, channel: Channel, fewer: Fewer) {
+        let Some(inboxes) = self.inboxes.get_mut(&user) else { return };
+        let inbox = &mut inboxes[channel as usize];
+        debug_assert!(inbox.unread >= fewer.unread && inbox.waiting >= fewer.waiting, "counts follow the commits");
+        inbox.unread = inbox.unread.saturating_sub(fewer.unread);
+        inbox.waiting = inbox.waiting.saturating_sub(fewer.waiting);
+        if *inboxes == [Inbox::default(); 2] {
+            self.inboxes.remove(&user);
+        }
+    }
+
+    pub(super) fn forget(&mut self, user: UserId) {
+        self.inboxes.remove(&user);
+    }
+}

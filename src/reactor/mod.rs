@@ -1,0 +1,334 @@
+//! Owns every socket and the one thread that turns: wait, accept, read, open the inbox, expire, submit, flush, reap.
+//! Never decides anything: the hub does. Enter at [`Reactor::run`].
+
+mod hasher;
+mod journal;
+mod socket;
+
+use crate::api::routes::Door;
+use crate::channel_layer::ChannelLayer;
+use crate::clock::{Clock, Now};
+use crate::hub::{Hub, Rules};
+use crate::inbox::{Letter, Postbox, post_office};
+use crate::log::Log;
+use crate::storage::job::{Census, Ticket};
+use hasher::Hasher;
+use journal::Journal;
+use mio::net::TcpListener;
+use mio::{Events, Interest, Poll, Token, Waker};
+use socket::{Got, Socket};
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+/// Bytes read from one connection in one turn: fairness.
+const READ_MAX: usize = 64 * 1024;
+/// Connections accepted from one listener in one turn.
+const ACCEPTS_MAX: usize = 256;
+const EVENTS: usize = 1_024;
+/// After the kernel has refused a connection for lack of descriptors: when it is asked again.
+const ACCEPT_AGAIN_MS: u64 = 100;
+/// After the drain: how long the last connections may take.
+const AFTER_DRAIN: Duration = Duration::from_secs(5);
+const WAKER: Token = Token(usize::MAX);
+
+struct Listener {
+    inner: TcpListener,
+    door: Door,
+    /// Clients may be waiting, from this moment on (0: now).
+    accept_at_ms: Option<u64>,
+}
+
+/// The poll, the sockets that listen and the way in for other threads, before the turn begins.
+pub struct Entrance {
+    poll: Poll,
+    listeners: Vec<Listener>,
+    post: Postbox,
+    inbox: Receiver<Letter>,
+}
+
+impl Entrance {
+    pub fn new() -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let (post, inbox) = post_office(move || {
+            // A reactor that cannot be woken still looks at its inbox at its next deadline.
+            let _ = waker.wake();
+        });
+        Ok(Self { poll, listeners: Vec::new(), post, inbox })
+    }
+
+    /// For the threads that answer.
+    #[must_use]
+    pub fn post(&self) -> &Postbox {
+        &self.post
+    }
+
+    /// Binds an address; gives back what the kernel made of it.
+    pub fn listen(&mut self, address: SocketAddr, door: Door) -> io::Result<SocketAddr> {
+        let mut inner = TcpListener::bind(address)?;
+        let bound = inner.local_addr()?;
+        let token = Token(WAKER.0 - 1 - self.listeners.len());
+        self.poll.registry().register(&mut inner, token, Interest::READABLE)?;
+        self.listeners.push(Listener { inner, door, accept_at_ms: Some(0) });
+        Ok(bound)
+    }
+}
+
+/// Ends the process in an orderly way, or tells what was reloaded.
+pub type Reload = Box<dyn FnMut() -> Option<Rules>>;
+
+pub struct Reactor {
+    poll: Poll,
+    listeners: Vec<Listener>,
+    inbox: Receiver<Letter>,
+    hub: Hub<Socket>,
+    layer: Option<ChannelLayer>,
+    hasher: Hasher,
+    clock: Clock,
+    journal: Journal,
+    reload: Reload,
+    buffer: Box<[u8]>,
+    /// Connections that may have bytes for us.
+    ready: Vec<Ticket>,
+    /// When a drain must be over.
+    stop_at_ms: Option<u64>,
+    stopped: bool,
+}
+
+impl Reactor {
+    /// `layer`: none for an echo server, which keeps nothing.
+    #[must_use]
+    pub fn new(
+        entrance: Entrance,
+        clock: Clock,
+        rules: Rules,
+        census: &Census,
+        layer: Option<ChannelLayer>,
+        log: Log,
+        reload: Reload,
+    ) -> Self {
+        let seed = uuid::Uuid::new_v4().as_u64_pair().0;
+        Self {
+            hub: Hub::new(clock.now(), rules, census, seed),
+            poll: entrance.poll,
+            listeners: entrance.listeners,
+            inbox: entrance.inbox,
+            layer,
+            hasher: Hasher::start(entrance.post),
+            clock,
+            journal: Journal::new(log),
+            reload,
+            buffer: vec![0; READ_MAX].into_boxed_slice(),
+            ready: Vec::new(),
+            stop_at_ms: None,
+            stopped: false,
+        }
+    }
+
+    /// Until a signal has ended it and what was to be said is said.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        while !self.is_over() {
+            self.turn(&mut events)?;
+        }
+        if let Some(layer) = self.layer.take() {
+            layer.close();
+        }
+        self.journal.end();
+        Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        let late = self.stop_at_ms.is_some_and(|at_ms| self.clock.now().monotonic_ms() >= at_ms);
+        self.stopped || late || self.hub.is_drained()
+    }
+
+    fn turn(&mut self, events: &mut Events) -> io::Result<()> {
+        self.wait(events)?;
+        let now = self.clock.now(); // one reading a turn
+        self.accept(now);
+        self.read(now);
+        self.open_inbox(now);
+        self.hub.expire(now);
+        self.submit();
+        self.flush(now);
+        self.submit(); // what draining sockets asked for
+        self.reap();
+        self.journal.write(now, self.hub.effects.events.drain(..));
+        Ok(())
+    }
+
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        let timeout = if self.ready.is_empty() {
+            let accept_ms = self.listeners.iter().filter_map(|listener| listener.accept_at_ms).min();
+            let next_ms = accept_ms
+                .unwrap_or(u64::MAX)
+                .min(self.hub.next_deadline_ms())
+                .min(self.stop_at_ms.unwrap_or(u64::MAX));
+            let now_ms = self.clock.now().monotonic_ms();
+            (next_ms != u64::MAX).then(|| Duration::from_millis(next_ms.saturating_sub(now_ms)))
+        } else {
+            Some(Duration::ZERO)
+        };
+        match self.poll.poll(events, timeout) {
+            Err(e) if e.kind() != ErrorKind::Interrupted => return Err(e),
+            _ => {}
+        }
+        for event in events.iter() {
+            let token = event.token();
+            if token == WAKER {
+                continue;
+            }
+            if let Some(listener) = self.listeners.get_mut(WAKER.0 - 1 - token.0) {
+                listener.accept_at_ms = Some(0);
+                continue;
+            }
+            let ticket = ticket_of(token);
+            let Some(socket) = self.hub.socket(ticket) else { continue };
+            socket.note(event);
+            if event.is_writable() {
+                self.hub.effects.flush.push(ticket);
+            }
+            self.make_ready(ticket);
+        }
+        Ok(())
+    }
+
+    fn make_ready(&mut self, ticket: Ticket) {
+        if let Some(socket) = self.hub.socket(ticket)
+            && socket.is_readable()
+            && !socket.in_ready
+        {
+            socket.in_ready = true;
+            self.ready.push(ticket);
+        }
+    }
+
+    fn accept(&mut self, now: Now) {
+        let now_ms = now.monotonic_ms();
+        for listener in &mut self.listeners {
+            if listener.accept_at_ms.is_none_or(|at_ms| at_ms > now_ms) {
+                continue;
+            }
+            for _ in 0..ACCEPTS_MAX {
+                match listener.inner.accept() {
+                    Ok((stream, peer)) => {
+                        // Small frames must not wait for others; a socket that refuses is gone already.
+                        let _ = stream.set_nodelay(true);
+                        let Ok(ticket) = self.hub.accept(now, Socket::new(stream), peer.ip().to_canonical(), listener.door)
+                        else {
+                            continue;
+                        };
+                        let Some(socket) = self.hub.socket(ticket) else { continue };
+                        let interest = Interest::READABLE | Interest::WRITABLE;
+                        if self.poll.registry().register(&mut socket.stream, token_of(ticket), interest).is_err() {
+                            self.hub.gone(now, ticket, "register");
+                        }
+                    }
+                    Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                        listener.accept_at_ms = None;
+                        break;
+                    }
+                    // A client that gave up, or no descriptor left: the next one waits without making a new event.
+                    Err(e) if matches!(e.raw_os_error(), Some(23 | 24)) => {
+                        listener.accept_at_ms = Some(now_ms + ACCEPT_AGAIN_MS);
+                        break;
+                    }
+                    Err(_) => {}
+                }
+            }
+        }
+    }
+
+    fn read(&mut self, now: Now) {
+        for ticket in std::mem::take(&mut self.ready) {
+            let Some(socket) = self.hub.socket(ticket) else { continue };
+            socket.in_ready = false;
+            if !self.hub.wants_bytes(ticket) {
+                continue; // named in `effects.resume` once it does
+            }
+            let Some(socket) = self.hub.socket(ticket) else { continue };
+            match socket.read(&mut self.buffer) {
+                Got::Bytes(count) => self.hub.receive(now, ticket, &mut self.buffer[..count]),
+                Got::Nothing => continue,
+                Got::End => self.hub.peer_ended(now, ticket),
+                Got::Broken => self.hub.gone(now, ticket, "reset"),
+            }
+            self.make_ready(ticket);
+        }
+    }
+
+    fn open_inbox(&mut self, now: Now) {
+        while let Ok(letter) = self.inbox.try_recv() {
+            match letter {
+                Letter::Committed { outcomes, took_us } => self.hub.committed(now, outcomes, took_us),
+                Letter::Answered(outcomes) => self.hub.answered(now, outcomes),
+                Letter::Hashed { ticket, command } => self.hub.hashed(now, ticket, command),
+                Letter::Health(failure) => self.hub.health(failure),
+                Letter::Signal(signal_hook::consts::SIGHUP) => {
+                    if let Some(rules) = (self.reload)() {
+                        self.hub.obey(rules);
+                    }
+                }
+                Letter::Signal(_) if self.stop_at_ms.is_some() => self.stopped = true,
+                Letter::Signal(_) => {
+                    self.listeners.clear();
+                    self.hub.drain(now);
+                    let all = self.hub.drain_time() + AFTER_DRAIN;
+                    self.stop_at_ms = Some(now.monotonic_ms() + all.as_millis() as u64);
+                }
+            }
+        }
+    }
+
+    fn submit(&mut self) {
+        for (ticket, command) in self.hub.effects.hash.drain(..) {
+            self.hasher.hash(ticket, command);
+        }
+        if let Some(layer) = &self.layer {
+            layer.submit(self.hub.effects.errands.drain(..));
+            for ask in self.hub.effects.reads.drain(..) {
+                layer.storage().read(ask);
+            }
+        }
+    }
+
+    /// One write a socket, until nothing more is queued by what follows from it.
+    fn flush(&mut self, now: Now) {
+        while !self.hub.effects.flush.is_empty() {
+            for ticket in std::mem::take(&mut self.hub.effects.flush) {
+                let Some((socket, outbound)) = self.hub.outbound(ticket) else { continue };
+                match socket.write(outbound) {
+                    Ok(_) => self.hub.flushed(now, ticket),
+                    Err(_) => self.hub.gone(now, ticket, "reset"),
+                }
+            }
+        }
+        for ticket in std::mem::take(&mut self.hub.effects.shut) {
+            if let Some(socket) = self.hub.socket(ticket) {
+                socket.shut();
+            }
+        }
+        for ticket in std::mem::take(&mut self.hub.effects.resume) {
+            self.make_ready(ticket);
+        }
+    }
+
+    /// The only place where a connection goes; dropping it closes the socket, which takes it out of the poll.
+    fn reap(&mut self) {
+        for ticket in std::mem::take(&mut self.hub.effects.close) {
+            drop(self.hub.reap(ticket));
+        }
+    }
+}
+
+fn token_of(ticket: Ticket) -> Token {
+    Token((ticket.generation as usize) << 32 | ticket.key as usize)
+}
+
+fn ticket_of(token: Token) -> Ticket {
+    Ticket { key: token.0 as u32, generation: (token.0 >> 32) as u32 }
+}
