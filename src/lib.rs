@@ -20,3 +20,5 @@ pub mod hub;
 pub mod reactor;
 
 pub mod log;
+
+pub mod cli;

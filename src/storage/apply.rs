@@ -19,10 +19,10 @@ use uuid::Uuid;
 /// Rows that one turn of housekeeping looks at, so that it never holds up other commits for long.
 const RETAIN_STRIDE: i64 = 2_000;
 /// How long an answer is kept under its `Idempotency-Key`.
-pub const IDEMPOTENCY_MS: i64 = 24 * 60 * 60 * 1_000;
+pub(super) const IDEMPOTENCY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// The rows as they are while commands are applied: the connection and what is counted in memory beside it.
-pub struct Writer {
+pub(super) struct Writer {
     pub db: Connection,
     last: Last,
     deleted: HashSet<UserId>,
@@ -51,7 +51,7 @@ struct Marked {
 }
 
 impl Writer {
-    pub fn new(db: Connection) -> rusqlite::Result<Self> {
+    pub(super) fn new(db: Connection) -> rusqlite::Result<Self> {
         let mut writer = Self {
             db,
             last: Last { notification: 0, one_match: 0, general: 0 },
@@ -64,7 +64,7 @@ impl Writer {
     }
 
     /// Takes what is counted in memory from the rows again: at the start, and after a rollback.
-    pub fn reload(&mut self) -> rusqlite::Result<()> {
+    pub(super) fn reload(&mut self) -> rusqlite::Result<()> {
         self.last = self.db.query_row(
             "SELECT max(coalesce((SELECT max(id) FROM notification), 0),
                         coalesce((SELECT value FROM meta WHERE key = 'last_notification'), 0)),
@@ -80,7 +80,7 @@ impl Writer {
     }
 
     /// Carries out one job. An error means that the transaction has to be rolled back.
-    pub fn apply(&mut self, job: &Job) -> rusqlite::Result<(Answer, Vec<Change>)> {
+    pub(super) fn apply(&mut self, job: &Job) -> rusqlite::Result<(Answer, Vec<Change>)> {
         self.at_ms = job.at_ms;
         self.changes.clear();
         if let Some(known) = job.idempotency.as_ref().map(|key| self.remembered(key)).transpose()?.flatten() {

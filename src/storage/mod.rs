@@ -4,7 +4,6 @@
 mod apply;
 mod committer;
 pub mod file;
-pub mod import;
 pub mod job;
 mod queries;
 mod reader;
@@ -102,5 +101,5 @@ impl Storage {
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|e| OpenError::Environment(e.to_string()))
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|e| OpenError::Environment { path: name.to_owned(), what: e.to_string() })
 }

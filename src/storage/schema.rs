@@ -8,14 +8,14 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 /// "HBTD": tells our files from other programs' (PRAGMA application_id).
-pub const APPLICATION_ID: i32 = 0x4842_5444;
+pub(super) const APPLICATION_ID: i32 = 0x4842_5444;
 
 /// One script a version, in order; `user_version` says how many have run. Never edit one that was released.
 ///
 /// The hot commit appends to `notification` and touches one index: each index hit at random costs a dirty page a row,
 /// which is what a commit costs. No index on UUIDs of ours (the row id is inside), none on "undelivered" (the hub
 /// counts, `waiting` walks the user's newest rows).
-pub const MIGRATIONS: [&str; 1] = ["
+pub(super) const MIGRATIONS: [&str; 1] = ["
 CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
 
 CREATE TABLE user (
@@ -81,7 +81,7 @@ CREATE INDEX idempotency_by_age ON idempotency (created_ms);
 
 /// Brings a database to the newest version, a transaction a step. The newest version that this program knows is
 /// `MIGRATIONS.len()`; the caller has refused anything beyond.
-pub fn migrate(db: &mut Connection) -> rusqlite::Result<()> {
+pub(super) fn migrate(db: &mut Connection) -> rusqlite::Result<()> {
     let version: usize = db.query_row("PRAGMA user_version", [], |row| row.get::<_, u32>(0))? as usize;
     for (done, script) in MIGRATIONS.iter().enumerate().skip(version) {
         let step = db.transaction()?;
@@ -113,7 +113,7 @@ macro_rules! sql_part {
 pub(crate) use {sql, sql_part};
 
 /// A row of `NOTIFICATION`.
-pub fn notification(row: &Row<'_>) -> rusqlite::Result<Notification> {
+pub(super) fn notification(row: &Row<'_>) -> rusqlite::Result<Notification> {
     let id = NotificationId(row.get(0)?);
     let user = UserId(row.get(1)?);
     let channel = channel_of(row.get(2)?);
@@ -161,12 +161,12 @@ pub fn notification(row: &Row<'_>) -> rusqlite::Result<Notification> {
 }
 
 #[must_use]
-pub fn channel_of(number: i64) -> Channel {
+pub(super) fn channel_of(number: i64) -> Channel {
     if number == 0 { Channel::Property } else { Channel::Tenant }
 }
 
 /// A row of `MATCH`.
-pub fn one_match(row: &Row<'_>) -> rusqlite::Result<Match> {
+pub(super) fn one_match(row: &Row<'_>) -> rusqlite::Result<Match> {
     Ok(Match {
         id: MatchId(row.get(0)?),
         property: PropertyId(row.get(1)?),
@@ -192,12 +192,12 @@ fn status_of(number: u64) -> Status {
 }
 
 #[must_use]
-pub fn status_number(status: Status) -> i64 {
+pub(super) fn status_number(status: Status) -> i64 {
     STATUSES.iter().position(|known| *known == status).unwrap_or_default() as i64
 }
 
 /// `PROPERTY`, from column `first` on: owner, agent, kind, address, price, bedrooms, is_active, further.
-pub fn property(row: &Row<'_>, first: usize) -> rusqlite::Result<Property> {
+pub(super) fn property(row: &Row<'_>, first: usize) -> rusqlite::Result<Property> {
     Ok(Property {
         owner: UserId(row.get(first)?),
         agent: row.get::<_, Option<i64>>(first + 1)?.map(UserId),
@@ -211,7 +211,7 @@ pub fn property(row: &Row<'_>, first: usize) -> rusqlite::Result<Property> {
 }
 
 /// `USER`, from column `first` on: username, email, first_name, last_name, phone, user_type, further.
-pub fn user(row: &Row<'_>, first: usize) -> rusqlite::Result<User> {
+pub(super) fn user(row: &Row<'_>, first: usize) -> rusqlite::Result<User> {
     Ok(User {
         username: row.get(first)?,
         email: row.get(first + 1)?,
@@ -237,18 +237,18 @@ const KINDS: [&str; 4] = [
 ];
 
 #[must_use]
-pub fn kind_number(name: &str) -> Option<usize> {
+pub(super) fn kind_number(name: &str) -> Option<usize> {
     KINDS.iter().position(|kind| *kind == name)
 }
 
 #[must_use]
-pub fn kind_name(number: u64) -> Option<&'static str> {
+pub(super) fn kind_name(number: u64) -> Option<&'static str> {
     KINDS.get(number as usize).copied()
 }
 
 /// The numbers of `matches.status` that the wire shows under this name, as a list for SQL.
 #[must_use]
-pub fn status_numbers(name: &str) -> String {
+pub(super) fn status_numbers(name: &str) -> String {
     let numbers: Vec<String> = STATUSES
         .iter()
         .enumerate()

@@ -1,0 +1,151 @@
+//! Owns how a server starts: configuration, database, threads, listeners, signals, and the turn. Enter at [`run`].
+
+use super::{Exit, complain, load, mistaken};
+use crate::api::routes::Door;
+use crate::auth::Verifier;
+use crate::channel_layer::ChannelLayer;
+use crate::clock::Clock;
+use crate::config::{Backend, Config, Key, Level, Mistakes, NO_KEY};
+use crate::hub::Rules;
+use crate::inbox::{Letter, Postbox};
+use crate::log::Log;
+use crate::reactor::{Entrance, Reactor};
+use crate::storage::Storage;
+use crate::storage::file::{DatabaseFile, OpenError};
+use crate::storage::job::Census;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::json;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Descriptors that are not connections: files, listeners, pipes.
+const RESERVED_DESCRIPTORS: usize = 64;
+
+pub(super) fn run(config: Result<Config, Mistakes>, file: Option<PathBuf>) -> Exit {
+    match config {
+        Ok(config) => serve(&config, file, |_| {}),
+        Err(mistakes) => mistaken(&mistakes),
+    }
+}
+
+/// Serves until a signal ends it. `ready`: told the address once everything listens.
+pub(super) fn serve(config: &Config, file: Option<PathBuf>, ready: impl FnOnce(SocketAddr)) -> Exit {
+    let verifier = match verifier(config) {
+        Ok(verifier) => verifier,
+        Err(what) => return complain(what, Exit::Usage),
+    };
+    if config.channel_layer.backend != Backend::InMemory {
+        return complain("channel_layer.backend: redis is not built in yet; choose inmemory", Exit::Usage);
+    }
+    let rules = Rules::new(config, Some(verifier), connections(config));
+    let claimed = match DatabaseFile::claim(&config.storage.path) {
+        Ok(claimed) => claimed,
+        Err(e) => return complain(&e, exit_of(&e)),
+    };
+    let path = config.storage.path.display().to_string();
+    let open = |post: &Postbox, clock| Storage::open(claimed, clock, post);
+    start(config, rules, Some(Box::new(open)), reload(file), ready, &json!({ "database": path }))
+}
+
+/// `habittod echo`: the same reactor and protocol code, and nobody to know.
+pub(super) fn echo(listen: Option<SocketAddr>) -> Exit {
+    let mut config = Config::default();
+    config.server.listen = vec![listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9001)))];
+    config.server.admin_listen.clear();
+    let rules = Rules::new(&config, None, connections(&config));
+    start(&config, rules, None, Box::new(|| None), |_| {}, &json!({ "echo": true }))
+}
+
+type Open<'a> = Box<dyn FnOnce(&Postbox, Clock) -> Result<(Storage, Census), OpenError> + 'a>;
+
+fn start(
+    config: &Config,
+    rules: Rules,
+    open: Option<Open<'_>>,
+    reload: crate::reactor::Reload,
+    ready: impl FnOnce(SocketAddr),
+    told: &serde_json::Value,
+) -> Exit {
+    let clock = Clock::start();
+    let mut log = Log::start(config.log.level, config.log.format);
+    let mut entrance = match Entrance::new() {
+        Ok(entrance) => entrance,
+        Err(e) => return complain(format!("cannot wait for sockets: {e}"), Exit::Failed),
+    };
+    let mut bound = Vec::new();
+    let doors = [(&config.server.listen, Door::Public), (&config.server.admin_listen, Door::Admin)];
+    for (address, door) in doors.into_iter().flat_map(|(list, door)| list.iter().map(move |address| (*address, door))) {
+        match entrance.listen(address, door) {
+            Ok(address) => bound.push(address),
+            Err(e) => return complain(format!("cannot listen on {address}: {e}; choose another server.listen"), Exit::Failed),
+        }
+    }
+    let (layer, census) = match open.map(|open| open(entrance.post(), clock)).transpose() {
+        Ok(Some((storage, census))) => (Some(ChannelLayer::in_memory(storage)), census),
+        Ok(None) => (None, Census::default()),
+        Err(e) => return complain(&e, exit_of(&e)),
+    };
+    if let Err(e) = signals(entrance.post().clone()) {
+        return complain(format!("cannot take signals: {e}"), Exit::Failed);
+    }
+    let listen: Vec<String> = bound.iter().map(ToString::to_string).collect();
+    log.write(clock.now().wall_ms, Level::Info, "listening", json!({ "listen": listen, "pid": std::process::id(), "on": told }));
+    if let Some(first) = bound.first() {
+        ready(*first);
+    }
+    match Reactor::new(entrance, clock, rules, &census, layer, log, reload).run() {
+        Ok(()) => Exit::Done,
+        Err(e) => complain(format!("waiting for sockets failed: {e}"), Exit::Failed),
+    }
+}
+
+/// The key that tokens are checked with.
+pub(super) fn verifier(config: &Config) -> Result<Verifier, String> {
+    match &config.auth.key {
+        Some(Key::Secret(secret)) => Verifier::from_secret(secret).map_err(|e| format!("auth.secret: {e}")),
+        Some(Key::PublicPem(pem)) => Verifier::from_public_pem(pem).map_err(|e| format!("auth.public_key_file: {e}")),
+        None => Err(NO_KEY.to_owned()),
+    }
+}
+
+pub(super) fn exit_of(_: &OpenError) -> Exit {
+    Exit::Database
+}
+
+/// Raises the soft descriptor limit to the hard one; how many connections that leaves room for.
+fn connections(config: &Config) -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let allowed = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
+    let room = allowed.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX)).saturating_sub(RESERVED_DESCRIPTORS);
+    config.limits.connections.map_or(room, |most| room.min(most as usize))
+}
+
+/// SIGHUP: limits, keys and origins of the file as it is now; a bad file changes nothing.
+fn reload(file: Option<PathBuf>) -> crate::reactor::Reload {
+    Box::new(move || match load(file.as_ref()) {
+        Ok(config) => match verifier(&config) {
+            Ok(verifier) => Some(Rules::new(&config, Some(verifier), connections(&config))),
+            Err(what) => {
+                complain(format!("not reloaded: {what}"), Exit::Usage);
+                None
+            }
+        },
+        Err(mistakes) => {
+            complain(format!("not reloaded: {mistakes}"), Exit::Usage);
+            None
+        }
+    })
+}
+
+fn signals(post: Postbox) -> std::io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            post.post(Letter::Signal(signal));
+        }
+    })?;
+    Ok(())
+}
