@@ -13,11 +13,11 @@ pub mod websocket;
 
 pub mod api;
 
-pub mod inbox;
-pub mod storage;
 pub mod channel_layer;
 pub mod hub;
+pub mod inbox;
 pub mod reactor;
+pub mod storage;
 
 pub mod log;
 

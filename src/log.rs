@@ -41,7 +41,13 @@ impl Log {
             return;
         }
         if self.dropped > 0 {
-            let lost = line(self.format, wall_ms, Level::Warn, "log_lines_dropped", serde_json::json!({ "count": self.dropped }));
+            let lost = line(
+                self.format,
+                wall_ms,
+                Level::Warn,
+                "log_lines_dropped",
+                serde_json::json!({ "count": self.dropped }),
+            );
             if self.send(lost) {
                 self.dropped = 0;
             }

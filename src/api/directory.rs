@@ -133,7 +133,9 @@ mod tests {
 
     #[test]
     fn users() {
-        let read = user(&mut fields(json!({"id": 9, "username": "ana", "phone": null, "photo": "p.jpg", "password": "x"}))).unwrap();
+        let read =
+            user(&mut fields(json!({"id": 9, "username": "ana", "phone": null, "photo": "p.jpg", "password": "x"})))
+                .unwrap();
         assert_eq!((read.user.username.as_str(), read.user.phone.as_str(), read.is_active), ("ana", "", None));
         assert_eq!(read.user.further, fields(json!({"photo": "p.jpg"})));
         for (bad, field) in [

@@ -10,7 +10,10 @@ use uuid::Uuid;
 pub enum Message {
     Ping,
     /// `many`: the list form was used, and is answered in kind.
-    MarkRead { ids: Vec<Uuid>, many: bool },
+    MarkRead {
+        ids: Vec<Uuid>,
+        many: bool,
+    },
     MarkAllRead,
     Ack(Uuid),
     Auth(String),
@@ -30,7 +33,9 @@ pub fn parse(text: &str) -> Result<Message, Complaint> {
     };
     match fields.get("type").and_then(Value::as_str) {
         Some("ping") => Ok(Message::Ping),
-        Some("mark_read") => mark_read(fields.get("notification_id"), fields.get("notification_ids"), fields.get("all")),
+        Some("mark_read") => {
+            mark_read(fields.get("notification_id"), fields.get("notification_ids"), fields.get("all"))
+        }
         Some("ack") => id(fields.get("notification_id")).map(Message::Ack),
         Some("auth") => match fields.get("token") {
             Some(Value::String(token)) => Ok(Message::Auth(token.clone())),
@@ -84,14 +89,14 @@ mod tests {
         let uuid = Uuid::try_parse(ID).unwrap();
         let good = [
             (r#"{"type":"ping","at":1}"#.to_owned(), Message::Ping),
-            (format!(r#"{{"type":"mark_read","notification_id":"{ID}"}}"#), Message::MarkRead {
-                ids: vec![uuid],
-                many: false,
-            }),
-            (format!(r#"{{"type":"mark_read","notification_ids":["{ID}","{ID}"]}}"#), Message::MarkRead {
-                ids: vec![uuid],
-                many: true,
-            }),
+            (
+                format!(r#"{{"type":"mark_read","notification_id":"{ID}"}}"#),
+                Message::MarkRead { ids: vec![uuid], many: false },
+            ),
+            (
+                format!(r#"{{"type":"mark_read","notification_ids":["{ID}","{ID}"]}}"#),
+                Message::MarkRead { ids: vec![uuid], many: true },
+            ),
             (r#"{"type":"mark_read","all":true}"#.to_owned(), Message::MarkAllRead),
             (format!(r#"{{"type":"ack","notification_id":"{ID}"}}"#), Message::Ack(uuid)),
             (r#"{"type":"auth","token":"t"}"#.to_owned(), Message::Auth("t".to_owned())),
@@ -128,7 +133,8 @@ mod tests {
         }
         let deep = format!("{}1{}", "[".repeat(33), "]".repeat(33));
         assert_eq!(parse(&deep).unwrap_err().code(), "invalid_json");
-        let many = format!(r#"{{"type":"mark_read","notification_ids":[{}]}}"#, vec![format!("\"{ID}\""); 101].join(","));
+        let many =
+            format!(r#"{{"type":"mark_read","notification_ids":[{}]}}"#, vec![format!("\"{ID}\""); 101].join(","));
         assert_eq!(parse(&many).unwrap_err().code(), "invalid_message");
     }
 

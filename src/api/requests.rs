@@ -82,9 +82,7 @@ pub fn media_type(request: &Request<'_>) -> Result<(), Reply> {
 
 fn write(resource: Resource, by: UserId, mut fields: Map<String, Value>) -> Result<Command, Reply> {
     match resource {
-        Resource::Likes(property) => {
-            Ok(Command::ActOnProperty { by, property, likes: true, reason: reason(&fields)? })
-        }
+        Resource::Likes(property) => Ok(Command::ActOnProperty { by, property, likes: true, reason: reason(&fields)? }),
         Resource::Rejections(property) => {
             Ok(Command::ActOnProperty { by, property, likes: false, reason: reason(&fields)? })
         }
@@ -142,9 +140,7 @@ fn text(fields: &Map<String, Value>, name: &str, max: usize) -> Result<Option<St
     let odd = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
     match fields.get(name) {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) if text.is_empty() => {
-            Err(Reply::invalid_field(name, "This field may not be blank."))
-        }
+        Some(Value::String(text)) if text.is_empty() => Err(Reply::invalid_field(name, "This field may not be blank.")),
         Some(Value::String(text)) if text.len() > max => {
             Err(Reply::invalid_field(name, &format!("Ensure this field has no more than {max} bytes.")))
         }
@@ -226,20 +222,12 @@ fn put_match(fields: &Map<String, Value>) -> Result<Command, Reply> {
     })
 }
 
-fn read(
-    resource: Resource,
-    of: UserId,
-    caller: Caller,
-    request: &Request<'_>,
-    origin: &str,
-) -> Result<Query, Reply> {
+fn read(resource: Resource, of: UserId, caller: Caller, request: &Request<'_>, origin: &str) -> Result<Query, Reply> {
     let page = || PageRequest::parse(format!("{origin}{}", request.path), request.query);
     // An empty parameter is an absent one.
     let parameter = |name: &str| request.query(name).filter(|value| !value.is_empty());
     Ok(match resource {
-        Resource::Notifications => {
-            Query::Notifications { of, filter: notification_filter(parameter)?, page: page()? }
-        }
+        Resource::Notifications => Query::Notifications { of, filter: notification_filter(parameter)?, page: page()? },
         Resource::Notification(which) => Query::Notification { of, which },
         Resource::NotificationSummary => Query::NotificationSummary { of },
         Resource::MyMatches => {

@@ -61,17 +61,23 @@ impl Resource {
         const READ: &str = "GET, HEAD, OPTIONS";
         const ACT: &str = "POST, OPTIONS";
         match self {
-            Self::Socket(Channel::Property, _) => (&[(GET, User)], "GET, OPTIONS", "/ws/property-notifications/{user_id}/"),
+            Self::Socket(Channel::Property, _) => {
+                (&[(GET, User)], "GET, OPTIONS", "/ws/property-notifications/{user_id}/")
+            }
             Self::Socket(Channel::Tenant, _) => (&[(GET, User)], "GET, OPTIONS", "/ws/tenant-notifications/{user_id}/"),
             Self::Likes(_) => (&[(POST, User)], ACT, "/api/properties/{id}/like/"),
             Self::Rejections(_) => (&[(POST, User)], ACT, "/api/properties/{id}/reject/"),
-            Self::ActOnMatch(_, act) => (&[(POST, User)], ACT, match act {
-                Act::OwnerAccept => "/api/matches/{id}/owner_accept/",
-                Act::OwnerReject => "/api/matches/{id}/owner_reject/",
-                Act::Like => "/api/matches/{id}/like/",
-                Act::Accept => "/api/matches/{id}/accept/",
-                Act::Reject => "/api/matches/{id}/reject/",
-            }),
+            Self::ActOnMatch(_, act) => (
+                &[(POST, User)],
+                ACT,
+                match act {
+                    Act::OwnerAccept => "/api/matches/{id}/owner_accept/",
+                    Act::OwnerReject => "/api/matches/{id}/owner_reject/",
+                    Act::Like => "/api/matches/{id}/like/",
+                    Act::Accept => "/api/matches/{id}/accept/",
+                    Act::Reject => "/api/matches/{id}/reject/",
+                },
+            ),
             Self::Match(_) => (&[(GET, User)], READ, "/api/matches/{id}/"),
             Self::Matches => (&[(PUT, Service)], "PUT, OPTIONS", "/api/matches/"),
             Self::MyMatches => (&[(GET, User)], READ, "/api/matches/my/"),
@@ -82,9 +88,7 @@ impl Resource {
                 "GET, HEAD, PUT, DELETE, OPTIONS",
                 "/api/properties/{id}/",
             ),
-            Self::Notifications => {
-                (&[(GET, User), (POST, Service)], "GET, HEAD, POST, OPTIONS", "/api/notifications/")
-            }
+            Self::Notifications => (&[(GET, User), (POST, Service)], "GET, HEAD, POST, OPTIONS", "/api/notifications/"),
             Self::Notification(_) => (&[(GET, User)], READ, "/api/notifications/{id}/"),
             Self::NotificationSummary => (&[(GET, User)], READ, "/api/notifications/my/"),
             Self::MarkRead(_) => (&[(POST, User)], ACT, "/api/notifications/{id}/mark_as_read/"),
@@ -111,7 +115,6 @@ impl Resource {
     pub fn template(self) -> &'static str {
         self.calls().2
     }
-
 }
 
 /// A known path, a method that it takes.

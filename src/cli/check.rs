@@ -16,12 +16,13 @@ pub(super) fn run(config: Result<Config, Mistakes>) -> Exit {
         Ok(Inspection::InUse { pid }) => format!("{path}: in use by PID {pid}"),
         Ok(Inspection::Absent) => format!("{path}: will be made"),
         Ok(Inspection::Whole) => format!("{path}: whole"),
-        Err(e) => return complain(&e, usable.err().unwrap_or(exit_of(&e))),
+        Err(e) => return complain(&e, usable.err().unwrap_or_else(|| exit_of(&e))),
     };
     if let Err(exit) = usable {
         return exit;
     }
     let listeners = |list: &[std::net::SocketAddr]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let admin = if config.server.admin_listen.is_empty() { "off".to_owned() } else { listeners(&config.server.admin_listen) };
+    let admin =
+        if config.server.admin_listen.is_empty() { "off".to_owned() } else { listeners(&config.server.admin_listen) };
     say(&format!("listen: {}\nadmin: {admin}\n{found}\n", listeners(&config.server.listen)))
 }

@@ -79,7 +79,9 @@ fn start(
     for (address, door) in doors.into_iter().flat_map(|(list, door)| list.iter().map(move |address| (*address, door))) {
         match entrance.listen(address, door) {
             Ok(address) => bound.push(address),
-            Err(e) => return complain(format!("cannot listen on {address}: {e}; choose another server.listen"), Exit::Failed),
+            Err(e) => {
+                return complain(format!("cannot listen on {address}: {e}; choose another server.listen"), Exit::Failed);
+            }
         }
     }
     let (layer, census) = match open.map(|open| open(entrance.post(), clock)).transpose() {
@@ -91,7 +93,12 @@ fn start(
         return complain(format!("cannot take signals: {e}"), Exit::Failed);
     }
     let listen: Vec<String> = bound.iter().map(ToString::to_string).collect();
-    log.write(clock.now().wall_ms, Level::Info, "listening", json!({ "listen": listen, "pid": std::process::id(), "on": told }));
+    log.write(
+        clock.now().wall_ms,
+        Level::Info,
+        "listening",
+        json!({ "listen": listen, "pid": std::process::id(), "on": told }),
+    );
     if let Some(first) = bound.first() {
         ready(*first);
     }
@@ -119,7 +126,8 @@ fn connections(config: &Config) -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let allowed = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
-    let room = allowed.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX)).saturating_sub(RESERVED_DESCRIPTORS);
+    let room =
+        allowed.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX)).saturating_sub(RESERVED_DESCRIPTORS);
     config.limits.connections.map_or(room, |most| room.min(most as usize))
 }
 

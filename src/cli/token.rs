@@ -7,14 +7,21 @@ use crate::config::{Config, Key, Mistakes, NO_KEY};
 use crate::matching::UserId;
 use std::time::Duration;
 
-pub(super) fn run(config: Result<Config, Mistakes>, user: Option<&String>, ttl: Option<Duration>, service: bool) -> Exit {
+pub(super) fn run(
+    config: Result<Config, Mistakes>,
+    user: Option<&String>,
+    ttl: Option<Duration>,
+    service: bool,
+) -> Exit {
     let config = match config {
         Ok(config) => config,
         Err(mistakes) => return mistaken(&mistakes),
     };
     let secret = match &config.auth.key {
         Some(Key::Secret(secret)) => secret,
-        Some(Key::PublicPem(_)) => return complain("auth.public_key_file: a public key cannot sign tokens", Exit::Usage),
+        Some(Key::PublicPem(_)) => {
+            return complain("auth.public_key_file: a public key cannot sign tokens", Exit::Usage);
+        }
         None => return complain(NO_KEY, Exit::Usage),
     };
     let signer = match Signer::from_secret(secret) {

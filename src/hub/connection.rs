@@ -37,7 +37,9 @@ pub(super) enum State {
     /// `habittod echo`
     Echo(Session),
     /// Everything is said: what is queued goes out, then nothing more is listened to.
-    Closing { shut: bool },
+    Closing {
+        shut: bool,
+    },
 }
 
 /// An HTTP connection between its requests and in the middle of one.
@@ -139,22 +141,22 @@ impl Cold {
 }
 
 impl Connection {
-    pub fn cold(&mut self) -> &mut Cold {
+    pub(super) fn cold(&mut self) -> &mut Cold {
         self.cold.get_or_insert_default()
     }
 
     /// Gives the boxed part back if nothing is in it.
-    pub fn thaw(&mut self) {
+    pub(super) fn thaw(&mut self) {
         if self.cold.as_ref().is_some_and(|cold| cold.is_empty()) {
             self.cold = None;
         }
     }
 
-    pub fn queued(&self) -> usize {
+    pub(super) fn queued(&self) -> usize {
         self.cold.as_ref().map_or(0, |cold| cold.outbound.len())
     }
 
-    pub fn feed(&mut self) -> Option<&mut Feed> {
+    pub(super) fn feed(&mut self) -> Option<&mut Feed> {
         match &mut self.state {
             State::Feed(feed) => Some(feed),
             _ => None,

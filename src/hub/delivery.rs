@@ -38,7 +38,9 @@ impl<S> Hub<S> {
     fn answer(&mut self, now: Now, ticket: Ticket, answer: Answer) {
         let Some(connection) = self.connection(ticket) else { return };
         let is_loading = match &connection.state {
-            State::Feed(feed) => Some(feed.phase != Phase::Live && connection.cold.as_ref().is_some_and(|c| c.replay.is_some())),
+            State::Feed(feed) => {
+                Some(feed.phase != Phase::Live && connection.cold.as_ref().is_some_and(|c| c.replay.is_some()))
+            }
             _ => None,
         };
         match (answer, is_loading) {

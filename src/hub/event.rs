@@ -6,17 +6,59 @@ use crate::notification::{Channel, NotificationId};
 
 #[derive(Debug)]
 pub enum Event {
-    Opened { user: UserId, channel: Channel, open: usize },
-    Closed { user: UserId, channel: Channel, cause: &'static str, code: Option<u16>, seconds: u64 },
+    Opened {
+        user: UserId,
+        channel: Channel,
+        open: usize,
+    },
+    Closed {
+        user: UserId,
+        channel: Channel,
+        cause: &'static str,
+        code: Option<u16>,
+        seconds: u64,
+    },
     /// A handshake or a connection that was turned away.
-    Refused { cause: &'static str, status: u16 },
-    Request { method: &'static str, route: &'static str, status: u16, took_us: u64 },
-    Created { id: NotificationId, user: UserId, channel: Channel, sockets: u32 },
-    Delivered { user: UserId, channel: Channel, count: u32 },
-    Read { user: UserId, count: u32 },
-    Replayed { user: UserId, channel: Channel, count: usize, skipped: u64 },
-    Committed { jobs: usize, took_us: u64 },
-    StorageFailing { why: String },
+    Refused {
+        cause: &'static str,
+        status: u16,
+    },
+    Request {
+        method: &'static str,
+        route: &'static str,
+        status: u16,
+        took_us: u64,
+    },
+    Created {
+        id: NotificationId,
+        user: UserId,
+        channel: Channel,
+        sockets: u32,
+    },
+    Delivered {
+        user: UserId,
+        channel: Channel,
+        count: u32,
+    },
+    Read {
+        user: UserId,
+        count: u32,
+    },
+    Replayed {
+        user: UserId,
+        channel: Channel,
+        count: usize,
+        skipped: u64,
+    },
+    Committed {
+        jobs: usize,
+        took_us: u64,
+    },
+    StorageFailing {
+        why: String,
+    },
     StorageWorks,
-    Draining { open: usize },
+    Draining {
+        open: usize,
+    },
 }

@@ -24,7 +24,7 @@ const REFUSALS_MAX: u8 = 100;
 /// Rows remembered as sent and not acknowledged; older ones are simply sent again at the next connect.
 const UNACKNOWLEDGED_MAX: usize = 10_000;
 /// Messages of the echo server.
-pub const ECHO_MESSAGE_MAX: usize = 16 * 1024 * 1024;
+const ECHO_MESSAGE_MAX: usize = 16 * 1024 * 1024;
 
 impl<S> Hub<S> {
     /// Takes frames out of `input`; gives back how many bytes are used up.
@@ -174,14 +174,7 @@ impl<S> Hub<S> {
     }
 
     /// An explicit receipt. A row not under way any more is looked up: it may have been acknowledged already.
-    fn hear_ack(
-        &mut self,
-        now: Now,
-        ticket: Ticket,
-        user: UserId,
-        channel: crate::notification::Channel,
-        uuid: Uuid,
-    ) {
+    fn hear_ack(&mut self, now: Now, ticket: Ticket, user: UserId, channel: crate::notification::Channel, uuid: Uuid) {
         let Some(connection) = self.connection(ticket) else { return };
         let Some(feed) = connection.feed() else { return };
         let (first, last) = (feed.first_sent, feed.sent);

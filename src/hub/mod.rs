@@ -333,10 +333,12 @@ impl<S> Hub<S> {
                 self.effects.shut.push(ticket);
                 self.set_deadline(ticket, now.monotonic_ms() + LINGER_MS);
             }
-            State::Http(http) if http.waiting.is_none() && queued <= PIPELINE_BYTES => {
-                if connection.cold.as_ref().is_some_and(|cold| !cold.input.is_empty()) {
-                    self.resume(now, ticket);
-                }
+            State::Http(http)
+                if http.waiting.is_none()
+                    && queued <= PIPELINE_BYTES
+                    && connection.cold.as_ref().is_some_and(|cold| !cold.input.is_empty()) =>
+            {
+                self.resume(now, ticket);
             }
             State::Echo(_) if queued <= PIPELINE_BYTES => self.effects.resume.push(ticket),
             State::Feed(_) if queued == 0 => self.feed_drained(now, ticket),
@@ -524,9 +526,7 @@ impl<S> Hub<S> {
     }
 
     fn entry(&mut self, ticket: Ticket) -> Option<&mut Entry<S>> {
-        self.table
-            .get_mut(ticket.key as usize)
-            .filter(|entry| entry.connection.generation == ticket.generation)
+        self.table.get_mut(ticket.key as usize).filter(|entry| entry.connection.generation == ticket.generation)
     }
 
     fn connection(&mut self, ticket: Ticket) -> Option<&mut Connection> {

@@ -134,7 +134,8 @@ impl<S> Hub<S> {
                 let mut terms = request.terms();
                 // Whoever asked whether to send the body will not send it: where the next request begins is unknown.
                 terms.keep_alive &= !expects_continue;
-                let template = route(self.door(ticket), request.method, request.path).map_or("other", |r| r.resource.template());
+                let template =
+                    route(self.door(ticket), request.method, request.path).map_or("other", |r| r.resource.template());
                 self.respond(now, ticket, &reply, terms, request, template);
             }
         }
@@ -296,7 +297,7 @@ impl<S> Hub<S> {
 
     /// The client's address: what a trusted proxy says, else the peer's own.
     fn client(&mut self, ticket: Ticket, request: &Request<'_>) -> IpAddr {
-        let peer = self.connection(ticket).map_or(IpAddr::from([0; 4]), |connection| connection.address);
+        let peer = self.connection(ticket).map_or_else(|| IpAddr::from([0; 4]), |connection| connection.address);
         let trusted = |address: IpAddr| self.rules.proxies.iter().any(|proxy| proxy.contains(address));
         let mut client = peer;
         for hop in request.header("x-forwarded-for").unwrap_or_default().rsplit(',') {
@@ -325,7 +326,9 @@ impl<S> Hub<S> {
         }
         let key = match idempotency(route, caller, request) {
             Ok(key) => key,
-            Err(reply) => return self.respond(now, ticket, &reply, request.terms(), request, route.resource.template()),
+            Err(reply) => {
+                return self.respond(now, ticket, &reply, request.terms(), request, route.resource.template());
+            }
         };
         let https = self.rules.proxies.iter().any(|proxy| proxy.contains(peer))
             && request.header("x-forwarded-proto").is_some_and(|proto| proto.eq_ignore_ascii_case("https"));

@@ -1,5 +1,6 @@
 //! Owns what is known of users in memory: whose sockets are open, how much waits for each, who may not be served.
 //! Never a row: these are counts. Enter at [`Users`].
+#![expect(clippy::indexing_slicing, reason = "two channels, two places: by an enum, never by what a peer sent")]
 
 use super::connection::NOBODY;
 use crate::matching::UserId;

@@ -164,10 +164,8 @@ impl Reactor {
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let timeout = if self.ready.is_empty() {
             let accept_ms = self.listeners.iter().filter_map(|listener| listener.accept_at_ms).min();
-            let next_ms = accept_ms
-                .unwrap_or(u64::MAX)
-                .min(self.hub.next_deadline_ms())
-                .min(self.stop_at_ms.unwrap_or(u64::MAX));
+            let next_ms =
+                accept_ms.unwrap_or(u64::MAX).min(self.hub.next_deadline_ms()).min(self.stop_at_ms.unwrap_or(u64::MAX));
             let now_ms = self.clock.now().monotonic_ms();
             (next_ms != u64::MAX).then(|| Duration::from_millis(next_ms.saturating_sub(now_ms)))
         } else {
@@ -218,7 +216,8 @@ impl Reactor {
                     Ok((stream, peer)) => {
                         // Small frames must not wait for others; a socket that refuses is gone already.
                         let _ = stream.set_nodelay(true);
-                        let Ok(ticket) = self.hub.accept(now, Socket::new(stream), peer.ip().to_canonical(), listener.door)
+                        let Ok(ticket) =
+                            self.hub.accept(now, Socket::new(stream), peer.ip().to_canonical(), listener.door)
                         else {
                             continue;
                         };

@@ -196,7 +196,6 @@ impl Writer {
     }
 
     /// Decides, writes the match and tells those who have to hear of it.
-    #[expect(clippy::too_many_arguments, reason = "all of it is one transition")]
     fn act(
         &mut self,
         before: Option<Match>,
@@ -627,7 +626,7 @@ impl Writer {
             .query_row([id.0], |row| row.get(0))
             .optional()?;
         let is_new = matches!(before, None | Some(2));
-        let is_active = is_active.unwrap_or(is_new || before == Some(0));
+        let is_active = is_active.unwrap_or_else(|| is_new || before == Some(0));
         self.db
             .prepare_cached(
                 "INSERT INTO user VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)

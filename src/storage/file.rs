@@ -125,7 +125,10 @@ impl DatabaseFile {
         let synced: i64 = db.query_row("PRAGMA synchronous", [], |row| row.get(0)).map_err(sqlite)?;
         let journal: String = db.query_row("PRAGMA journal_mode", [], |row| row.get(0)).map_err(sqlite)?;
         if synced != 2 || journal != "wal" {
-            return Err(environment(path, format!("synchronous is {synced} and journal_mode {journal}, not 2 and wal")));
+            return Err(environment(
+                path,
+                format!("synchronous is {synced} and journal_mode {journal}, not 2 and wal"),
+            ));
         }
         check(&db, path)?;
         schema::migrate(&mut db).map_err(sqlite)?;
@@ -136,8 +139,12 @@ impl DatabaseFile {
     }
 
     fn mark(&self) -> std::io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(marker(&self.path))?;
-        writeln!(file, "habittod made a database here; without it, it will not start. Remove this file to begin empty.")?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(marker(&self.path))?;
+        writeln!(
+            file,
+            "habittod made a database here; without it, it will not start. Remove this file to begin empty."
+        )?;
         file.sync_all()?;
         match self.path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
@@ -190,7 +197,10 @@ fn look(path: &Path) -> Result<(), OpenError> {
         return Ok(());
     }
     // `immutable`: no lock, no log, no shared memory; SQLite only reads.
-    let uri = format!("file:{}?immutable=1", path.display().to_string().replace('%', "%25").replace('?', "%3f").replace('#', "%23"));
+    let uri = format!(
+        "file:{}?immutable=1",
+        path.display().to_string().replace('%', "%25").replace('?', "%3f").replace('#', "%23")
+    );
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(uri, flags).map_err(sqlite)?;
     check(&db, path)
@@ -200,9 +210,9 @@ fn look(path: &Path) -> Result<(), OpenError> {
 fn check(db: &Connection, path: &Path) -> Result<(), OpenError> {
     let sqlite = |e: rusqlite::Error| explain(path, &e);
     let shown = path.display().to_string();
-    let number = |pragma: &str| db.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i64>(0)).map_err(sqlite);
-    let tables: i64 =
-        db.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0)).map_err(sqlite)?;
+    let number =
+        |pragma: &str| db.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i64>(0)).map_err(sqlite);
+    let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0)).map_err(sqlite)?;
     if tables > 0 && number("application_id")? != i64::from(APPLICATION_ID) {
         let what = "an SQLite database of another program".to_owned();
         return Err(OpenError::Foreign { path: shown, what });
@@ -219,7 +229,9 @@ fn check(db: &Connection, path: &Path) -> Result<(), OpenError> {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Inspection {
     /// A server is running on it.
-    InUse { pid: String },
+    InUse {
+        pid: String,
+    },
     /// Will be made.
     Absent,
     Whole,
@@ -241,7 +253,9 @@ pub fn inspect(path: &Path) -> Result<Inspection, OpenError> {
         }
         _ if marker(path).exists() => Err(OpenError::Missing { path: path.display().to_string() }),
         _ => match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            Some(folder) if !folder.is_dir() => Err(environment(path, format!("there is no folder {}", folder.display()))),
+            Some(folder) if !folder.is_dir() => {
+                Err(environment(path, format!("there is no folder {}", folder.display())))
+            }
             _ => Ok(Inspection::Absent),
         },
     }
@@ -280,7 +294,11 @@ mod tests {
         made(&path);
         assert_eq!(inspect(&path).unwrap(), Inspection::Whole);
         for empty in [true, false] {
-            if empty { std::fs::write(&path, b"").unwrap() } else { std::fs::remove_file(&path).unwrap() }
+            if empty {
+                std::fs::write(&path, b"").unwrap()
+            } else {
+                std::fs::remove_file(&path).unwrap()
+            }
             let file = DatabaseFile::claim(&path).unwrap();
             assert!(matches!(file.connect(), Err(OpenError::Missing { .. })));
             drop(file);

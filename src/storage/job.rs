@@ -79,7 +79,10 @@ pub enum Answer {
     /// A page of a replay.
     Backlog(BacklogPage),
     /// The row of an explicit receipt, if this socket was sent it.
-    WasSent { uuid: Uuid, row: Option<NotificationId> },
+    WasSent {
+        uuid: Uuid,
+        row: Option<NotificationId>,
+    },
 }
 
 /// A committed change, as the hub needs it.

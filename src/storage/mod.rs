@@ -101,5 +101,8 @@ impl Storage {
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|e| OpenError::Environment { path: name.to_owned(), what: e.to_string() })
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .map_err(|e| OpenError::Environment { path: name.to_owned(), what: e.to_string() })
 }
