@@ -3,6 +3,7 @@
 
 mod check;
 mod demo;
+mod import;
 mod serve;
 mod token;
 
@@ -38,6 +39,7 @@ habittod: real-time notifications for Habitto, stored and synced, in one binary
   habittod serve [--config FILE]               run the server in the foreground
   habittod demo [--listen ADDR]                the same on a throw-away database with people in it
   habittod check [--config FILE]               say whether configuration and database are right
+  habittod import FILE [--config FILE]         take users, properties and matches from JSON Lines
   habittod token USER_ID [--ttl 1h] [--service] [--config FILE]   print an access token
   habittod echo [--listen ADDR]                a WebSocket echo server, for conformance suites
   habittod --version | --help
@@ -69,6 +71,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Exit {
         "serve" | "check" => (&["--config"], 0),
         "demo" => (&["--listen", "--quiet"], 0),
         "echo" => (&["--listen"], 0),
+        "import" => (&["--config"], 1),
         "token" => (&["--config", "--ttl", "--service"], 1),
         _ => (&[], 0),
     };
@@ -83,6 +86,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Exit {
         "check" => check::run(load(given.config.as_ref())),
         "demo" => demo::run(given.listen),
         "echo" => serve::echo(given.listen),
+        "import" => import::run(load(given.config.as_ref()), given.words.first()),
         "token" => token::run(load(given.config.as_ref()), given.words.first(), given.ttl, given.service),
         "--help" | "-h" | "help" => say(HELP),
         "--version" | "-V" => say(concat!("habittod ", env!("CARGO_PKG_VERSION"), "\n")),

@@ -80,7 +80,10 @@ fn start(
         match entrance.listen(address, door) {
             Ok(address) => bound.push(address),
             Err(e) => {
-                return complain(format!("cannot listen on {address}: {e}; choose another server.listen"), Exit::Failed);
+                return complain(
+                    format!("cannot listen on {address}: {e}; choose another server.listen"),
+                    Exit::Failed,
+                );
             }
         }
     }

@@ -290,6 +290,14 @@ impl Writer {
         Ok(Match { id, property, tenant, score, status, metadata, created_ms: self.at_ms, updated_ms: self.at_ms })
     }
 
+    /// An id for a match that somebody else made: the one it has there, or the next.
+    pub(super) fn next_match_id(&mut self, given: Option<MatchId>) -> rusqlite::Result<MatchId> {
+        let id = given.unwrap_or(MatchId(self.last.one_match + 1));
+        self.last.one_match = self.last.one_match.max(id.0);
+        self.keep_last()?;
+        Ok(id)
+    }
+
     fn put_match(&mut self, property: PropertyId, tenant: UserId, score: f64, metadata: Option<&str>) -> Applied {
         if self.property(property)?.is_none() {
             return Ok(Answer::Reply(no_property()));

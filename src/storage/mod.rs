@@ -4,6 +4,7 @@
 mod apply;
 mod committer;
 pub mod file;
+pub mod import;
 pub mod job;
 mod queries;
 mod reader;
