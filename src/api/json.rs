@@ -1,5 +1,5 @@
 //! Owns the reading of JSON that strangers wrote: bounded depth, no key twice, no NUL. Never guesses.
-//! Enter at [`parse`] and [`object`].
+//! Enter at [`parse`].
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};

@@ -1,0 +1,65 @@
+//! Owns a client's socket: tungstenite's, which answers Pings by itself when it reads. Enter at [`Device::connect`].
+
+use crate::server::{PATIENCE, Server};
+use serde_json::{Value, json};
+use std::net::TcpStream;
+use tungstenite::{Error, Message, WebSocket};
+
+pub(crate) struct Device {
+    socket: WebSocket<TcpStream>,
+}
+
+impl Device {
+    /// The status of the refusal, if it is one.
+    pub(crate) fn connect(server: &Server, channel: &str, user: i64, token: &str, more: &str) -> Result<Self, u16> {
+        let stream = TcpStream::connect(server.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let url = format!("ws://{}/ws/{channel}-notifications/{user}/?token={token}{more}", server.address);
+        match tungstenite::client(url, stream) {
+            Ok((socket, _)) => Ok(Self { socket }),
+            Err(tungstenite::HandshakeError::Failure(Error::Http(response))) => Err(response.status().as_u16()),
+            Err(e) => panic!("{e}"),
+        }
+    }
+
+    /// The next message, or the code with which the server closed.
+    pub(crate) fn next(&mut self) -> Result<Value, u16> {
+        loop {
+            match self.socket.read() {
+                Ok(Message::Text(text)) => return Ok(serde_json::from_str(&text).unwrap()),
+                Ok(Message::Close(frame)) => return Err(frame.map_or(1005, |frame| frame.code.into())),
+                Ok(_) => {}
+                Err(_) => return Err(1006),
+            }
+        }
+    }
+
+    pub(crate) fn send(&mut self, message: &Value) {
+        self.socket.send(Message::text(message.to_string())).unwrap();
+    }
+
+    /// Everything that came before the answer to a ping sent now. Pongs go out before that ping, so the server has
+    /// them, too, by then.
+    pub(crate) fn so_far(&mut self) -> Vec<Value> {
+        self.send(&json!({"type": "ping"}));
+        let mut got = Vec::new();
+        loop {
+            let message = self.next().unwrap();
+            if message["type"] == "pong" {
+                return got;
+            }
+            got.push(message);
+        }
+    }
+
+    /// Reads what there is and lets the receipts out; then once more, for those that were asked for meanwhile.
+    pub(crate) fn all(&mut self) -> Vec<Value> {
+        let mut got = self.so_far();
+        got.extend(self.so_far());
+        got
+    }
+}
+
+pub(crate) fn types(messages: &[Value]) -> Vec<&str> {
+    messages.iter().map(|message| message["type"].as_str().unwrap()).collect()
+}

@@ -1,0 +1,10 @@
+//! The real binary over real sockets, with tungstenite's client. One test binary; the rooms:
+//! `server` starts and kills it and speaks HTTP, `device` is a client's socket.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+mod delivery;
+mod device;
+mod http;
+mod server;
+mod tokens;

@@ -1,0 +1,167 @@
+//! Owns a running habittod: its folder, its process, its port. Enter at [`Server::start`].
+
+use crate::device::Device;
+use habittod::auth::Signer;
+use habittod::clock::Clock;
+use habittod::matching::UserId;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+pub(crate) const SECRET: &str = "end-to-end-secret-0123456789abcdef0123456789abcdef";
+/// Nothing here takes as long; what does, hangs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) struct Server {
+    folder: tempfile::TempDir,
+    env: Vec<(&'static str, String)>,
+    process: Child,
+    pub(crate) address: SocketAddr,
+}
+
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Value,
+}
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    pub(crate) fn start_with(env: &[(&'static str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let env: Vec<_> = env.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        let (process, address) = spawn(folder.path(), &env);
+        Self { folder, env, process, address }
+    }
+
+    /// `kill -9`, and up again on the same database.
+    pub(crate) fn kill_and_restart(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        (self.process, self.address) = spawn(self.folder.path(), &self.env);
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    pub(crate) fn restart(&mut self) {
+        (self.process, self.address) = spawn(self.folder.path(), &self.env);
+    }
+
+    /// One request on a connection of its own; `None` where no whole answer came.
+    pub(crate) fn try_call(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: Option<&Value>,
+    ) -> Option<Reply> {
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n");
+        if let Some(token) = token {
+            head += &format!("Authorization: Bearer {token}\r\n");
+        }
+        let body = body.map(ToString::to_string).unwrap_or_default();
+        if !body.is_empty() {
+            head += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+        }
+        self.raw(format!("{head}\r\n{body}").as_bytes())
+    }
+
+    pub(crate) fn raw(&self, bytes: &[u8]) -> Option<Reply> {
+        let mut stream = TcpStream::connect(self.address).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(bytes).ok()?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).ok()?;
+        let text = String::from_utf8(answer).ok()?;
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        let status = head.split(' ').nth(1)?.parse().ok()?;
+        Some(Reply { status, head: head.to_owned(), body: serde_json::from_str(body).unwrap_or(Value::Null) })
+    }
+
+    pub(crate) fn call(&self, method: &str, path: &str, token: &str, body: Value) -> Reply {
+        let body = if body.is_null() { None } else { Some(&body) };
+        self.try_call(method, path, Some(token), body).unwrap()
+    }
+
+    /// María (1) lets the flat 10, Juan (2) and others look for one.
+    pub(crate) fn put_world(&self) {
+        for (id, name) in [(1, "maria"), (2, "juan_perez"), (3, "otra")] {
+            let user =
+                json!({"username": name, "email": format!("{name}@example.com"), "first_name": name, "phone": "+1"});
+            assert_eq!(self.call("PUT", &format!("/api/users/{id}/"), &service(), user).status, 201);
+        }
+        self.put_property(10);
+    }
+
+    pub(crate) fn put_property(&self, id: i64) {
+        let home = json!({"owner": 1, "type": "departamento", "address": format!("Av. Siempre Viva {id}")});
+        assert_eq!(self.call("PUT", &format!("/api/properties/{id}/"), &service(), home).status, 201);
+    }
+
+    pub(crate) fn like(&self, tenant: i64, property: i64) {
+        let reply = self.call("POST", &format!("/api/properties/{property}/like/"), &user(tenant), Value::Null);
+        assert_eq!(reply.status, 200, "{}", reply.body);
+    }
+
+    pub(crate) fn connect(&self, channel: &str, user: i64) -> Device {
+        Device::connect(self, channel, user, &self::user(user), "").unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Starts it on a port that the kernel chooses; its first log line tells which.
+fn spawn(folder: &Path, env: &[(&'static str, String)]) -> (Child, SocketAddr) {
+    let mut process = Command::new(env!("CARGO_BIN_EXE_habittod"))
+        .arg("serve")
+        .current_dir(folder)
+        .env("HABITTOD_SERVER_LISTEN", "127.0.0.1:0")
+        .env("HABITTOD_SERVER_ADMIN_LISTEN", "")
+        .env("HABITTOD_AUTH_SECRET", SECRET)
+        .env("HABITTOD_LIMITS_REQUESTS_PER_SECOND", "0")
+        .envs(env.iter().map(|(name, value)| (name, value)))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(process.stdout.take().unwrap()).lines();
+    let first: Value = serde_json::from_str(&log.next().unwrap().unwrap()).unwrap();
+    let address = first["listen"][0].as_str().unwrap().parse().unwrap();
+    std::thread::spawn(move || log.for_each(drop));
+    (process, address)
+}
+
+fn signer() -> (Signer, i64) {
+    (Signer::from_secret(SECRET.as_bytes()).unwrap(), Clock::start().now().wall_ms)
+}
+
+pub(crate) fn user(id: i64) -> String {
+    user_for(id, Duration::from_secs(3_600))
+}
+
+pub(crate) fn user_for(id: i64, ttl: Duration) -> String {
+    let (signer, now_ms) = signer();
+    signer.access(UserId(id), now_ms, ttl)
+}
+
+pub(crate) fn service() -> String {
+    let (signer, now_ms) = signer();
+    signer.service(now_ms, Duration::from_secs(3_600))
+}
