@@ -298,13 +298,15 @@ impl<S> Hub<S> {
     /// The peer will send no more.
     pub fn peer_ended(&mut self, now: Now, ticket: Ticket) {
         let Some(connection) = self.connection(ticket) else { return };
-        match &connection.state {
-            // Half-closed clients still get the answer that they wait for.
-            State::Http(http) if http.waiting.is_some() || connection.queued() > 0 => {
-                if connection.queued() > 0 {
-                    self.begin_closing(now, ticket);
+        let queued = connection.queued();
+        match &mut connection.state {
+            // A half-closed client still gets the answer that it waits for, and no other.
+            State::Http(http) if http.waiting.is_some() => {
+                if let Some(waiting) = &mut http.waiting {
+                    waiting.terms.keep_alive = false;
                 }
             }
+            State::Http(_) if queued > 0 => self.begin_closing(now, ticket),
             _ => self.gone(now, ticket, "peer_closed"),
         }
     }
