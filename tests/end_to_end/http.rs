@@ -83,3 +83,12 @@ fn the_same_key_gives_the_same_answer() {
     assert_eq!(first.body, again.body);
     assert_eq!(server.call("GET", "/api/notifications/my/", &user(1), Value::Null).body["data"]["total"], 1);
 }
+
+#[test]
+fn one_connection_too_many_is_told_when_to_come_back() {
+    let server = Server::start_with(&[("HABITTOD_LIMITS_CONNECTIONS", "2")]);
+    let _open = (server.connect("property", 1), server.connect("tenant", 1));
+    let refused = server.raw(b"").unwrap();
+    assert_eq!((refused.status, &refused.body["success"]), (503, &json!(false)));
+    assert!(refused.head.contains("Retry-After: "), "{}", refused.head);
+}
