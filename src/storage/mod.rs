@@ -2,6 +2,8 @@
 //! Never decides who may do what and never touches a socket. Enter at [`Storage::open`].
 
 mod apply;
+#[cfg(test)]
+mod apply_tests;
 mod committer;
 pub mod file;
 pub mod import;
