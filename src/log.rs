@@ -77,10 +77,9 @@ impl Log {
 }
 
 fn print(queue: &Receiver<String>) {
-    let mut out = std::io::stdout().lock();
     while let Ok(line) = queue.recv() {
-        // A closed pipe ends the log, not the server.
-        if out.write_all(line.as_bytes()).is_err() {
+        // Locked a line at a time: `demo` writes there, too. A closed pipe ends the log, not the server.
+        if std::io::stdout().write_all(line.as_bytes()).is_err() {
             return;
         }
     }
