@@ -74,7 +74,7 @@ pub fn property(fields: &mut Map<String, Value>) -> Result<Property, FieldError>
     let price = match fields.shift_remove("price") {
         None | Some(Value::Null) => None,
         Some(value) => match value.as_f64().or_else(|| value.as_str().and_then(decimal)) {
-            Some(price) if price >= 0.0 => Some(price),
+            Some(price) if price >= 0.0 && price.is_finite() => Some(price),
             _ => return wrong("price", "A valid number is required."),
         },
     };
@@ -164,6 +164,9 @@ mod tests {
             (json!({"owner": 1, "type": "casa", "address": ""}), "address"),
             (json!({"owner": 1, "type": "casa", "address": "x", "agent": "a"}), "agent"),
             (json!({"owner": 1, "type": "casa", "address": "x", "price": -1}), "price"),
+            (json!({"owner": 1, "type": "casa", "address": "x", "price": "9".repeat(400)}), "price"),
+            (json!({"owner": 1, "type": "casa", "address": "x", "price": "."}), "price"),
+            (json!({"owner": 1, "type": "casa", "address": "x", "price": "inf"}), "price"),
             (json!({"owner": 1, "type": "casa", "address": "x", "bedrooms": 1.5}), "bedrooms"),
         ] {
             assert_eq!(property(&mut fields(bad.clone())).unwrap_err().field, field, "{bad}");

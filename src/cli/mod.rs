@@ -1,6 +1,7 @@
 //! Owns the command line: which commands there are, what they take, what they exit with. Never does a command's work.
 //! Enter at [`run`].
 
+mod backup;
 mod check;
 mod demo;
 mod import;
@@ -38,8 +39,9 @@ habittod: real-time notifications for Habitto, stored and synced, in one binary
 
   habittod serve [--config FILE]               run the server in the foreground
   habittod demo [--listen ADDR]                the same on a throw-away database with people in it
-  habittod check [--config FILE]               say whether configuration and database are right
+  habittod check [--digest] [--config FILE]    say whether configuration and database are right
   habittod import FILE [--config FILE]         take users, properties and matches from JSON Lines
+  habittod backup FILE [--config FILE]         copy the database into one file, beside a running server or without one
   habittod token USER_ID [--ttl 1h] [--service] [--config FILE]   print an access token
   habittod echo [--listen ADDR]                a WebSocket echo server, for conformance suites
   habittod --version | --help
@@ -68,10 +70,11 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Exit {
         return say(HELP);
     }
     let allowed: (&[&str], usize) = match command.as_str() {
-        "serve" | "check" => (&["--config"], 0),
+        "serve" => (&["--config"], 0),
+        "check" => (&["--config", "--digest"], 0),
         "demo" => (&["--listen", "--quiet"], 0),
         "echo" => (&["--listen"], 0),
-        "import" => (&["--config"], 1),
+        "import" | "backup" => (&["--config"], 1),
         "token" => (&["--config", "--ttl", "--service"], 1),
         _ => (&[], 0),
     };
@@ -83,10 +86,11 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Exit {
     }
     match command.as_str() {
         "serve" => serve::run(load(given.config.as_ref()), given.config),
-        "check" => check::run(load(given.config.as_ref())),
+        "check" => check::run(load(given.config.as_ref()), config_file(given.config.as_ref()).as_deref(), given.digest),
         "demo" => demo::run(given.listen),
         "echo" => serve::echo(given.listen),
         "import" => import::run(load(given.config.as_ref()), given.words.first()),
+        "backup" => backup::run(load(given.config.as_ref()), given.words.first()),
         "token" => token::run(load(given.config.as_ref()), given.words.first(), given.ttl, given.service),
         "--help" | "-h" | "help" => say(HELP),
         "--version" | "-V" => say(concat!("habittod ", env!("CARGO_PKG_VERSION"), "\n")),
@@ -104,6 +108,7 @@ struct Given {
     listen: Option<std::net::SocketAddr>,
     ttl: Option<Duration>,
     service: bool,
+    digest: bool,
     help: bool,
 }
 
@@ -131,6 +136,10 @@ impl Given {
                     given.options.push("--service");
                     given.service = true;
                 }
+                "--digest" => {
+                    given.options.push("--digest");
+                    given.digest = true;
+                }
                 "--quiet" => given.options.push("--quiet"),
                 "--help" | "-h" => given.help = true,
                 option if option.starts_with('-') => return Err(format!("there is no option {option:?}")),
@@ -143,9 +152,13 @@ impl Given {
 
 /// The configuration of a command.
 fn load(file: Option<&PathBuf>) -> Result<Config, Mistakes> {
+    Config::load(config_file(file).as_deref(), std::env::vars_os())
+}
+
+/// The one that is named, or the current folder's.
+fn config_file(named: Option<&PathBuf>) -> Option<PathBuf> {
     let here = PathBuf::from("config.toml");
-    let file = file.cloned().or_else(|| here.exists().then_some(here));
-    Config::load(file.as_deref(), std::env::vars_os())
+    named.cloned().or_else(|| here.exists().then_some(here))
 }
 
 fn say(text: &str) -> Exit {

@@ -120,8 +120,8 @@ pub(super) fn verifier(config: &Config) -> Result<Verifier, String> {
     }
 }
 
-pub(super) fn exit_of(_: &OpenError) -> Exit {
-    Exit::Database
+pub(super) fn exit_of(e: &OpenError) -> Exit {
+    if e.is_database() { Exit::Database } else { Exit::Failed }
 }
 
 /// Raises the soft descriptor limit to the hard one; how many connections that leaves room for.

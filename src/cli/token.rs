@@ -1,4 +1,5 @@
-//! Owns `habittod token`: prints an access token made with the configured secret. Enter at [`run`].
+//! Owns `habittod token`: prints an access token made with the configured secret. Never shows the secret.
+//! Enter at [`run`].
 
 use super::{Exit, complain, mistaken, say, usage};
 use crate::auth::Signer;
@@ -20,7 +21,8 @@ pub(super) fn run(
     let secret = match &config.auth.key {
         Some(Key::Secret(secret)) => secret,
         Some(Key::PublicPem(_)) => {
-            return complain("auth.public_key_file: a public key cannot sign tokens", Exit::Usage);
+            let what = "auth.public_key_file: a public key checks tokens and cannot sign them";
+            return complain(format!("{what}; ask whoever holds the private key, or set auth.secret"), Exit::Usage);
         }
         None => return complain(NO_KEY, Exit::Usage),
     };
@@ -34,10 +36,10 @@ pub(super) fn run(
     }
     let now_ms = Clock::start().now().wall_ms;
     let token = match (user.map(|text| UserId::parse(text)), service) {
-        (None, true) => signer.service(now_ms, ttl),
-        (Some(Some(user)), false) => signer.access(user, now_ms, ttl),
         (Some(None), _) => return usage("USER_ID must be a number from 1, without sign or leading zeros"),
-        (Some(Some(_)), true) => return usage("a service token has no USER_ID"),
+        // The backend is nobody in particular: a USER_ID beside --service changes nothing.
+        (_, true) => signer.service(now_ms, ttl),
+        (Some(Some(user)), false) => signer.access(user, now_ms, ttl),
         (None, false) => return usage("token needs a USER_ID or --service"),
     };
     say(&format!("{token}\n"))

@@ -68,6 +68,8 @@ impl Default for Server {
 pub struct Auth {
     /// What tokens are checked with; the algorithm follows from it, never from the token. `serve` refuses `None`.
     pub key: Option<Key>,
+    /// The file that a secret was read from, for `check`, which looks at who else can read it.
+    pub secret_file: Option<PathBuf>,
     /// `/api/login/` and `/api/refresh/`. On where there is a secret: a public key cannot sign.
     pub login: bool,
     /// How long an access token made here is good. Short: it cannot be revoked.
@@ -78,7 +80,7 @@ pub struct Auth {
 
 impl Default for Auth {
     fn default() -> Self {
-        Self { key: None, login: false, access_ttl: minutes(60), refresh_ttl: days(7) }
+        Self { key: None, secret_file: None, login: false, access_ttl: minutes(60), refresh_ttl: days(7) }
     }
 }
 

@@ -139,7 +139,8 @@ impl Reading {
         }
         let Draft { server, auth, storage, delivery, channel_layer, limits, log } = self.draft;
         let login = auth.login.unwrap_or(matches!(key, Some(Key::Secret(_))));
-        let auth = Auth { key, login, access_ttl: auth.access_ttl, refresh_ttl: auth.refresh_ttl };
+        let (secret_file, access_ttl, refresh_ttl) = (auth.secret_file, auth.access_ttl, auth.refresh_ttl);
+        let auth = Auth { key, secret_file, login, access_ttl, refresh_ttl };
         Ok(Config { server, auth, storage, delivery, channel_layer: channel_layer.finish(), limits, log })
     }
 

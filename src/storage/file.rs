@@ -1,38 +1,69 @@
-//! Owns the database file: who uses it, whether it is ours, whether it is whole. Never changes one that is not.
-//! Enter at [`DatabaseFile::claim`], or at [`inspect`] to look without touching.
+//! Owns the database file: who uses it, how it is made and opened. Never changes one that is not ours or not whole.
+//! Enter at [`DatabaseFile::claim`] to write, [`connect_to_read`] beside a writer, [`inspect`] to look without a trace.
 
-use super::schema::{self, APPLICATION_ID, MIGRATIONS};
+mod backup;
+mod digest;
+mod look;
+#[cfg(test)]
+mod tests;
+
+pub use backup::{BackupError, backup};
+pub use digest::{digest, digest_of};
+pub use look::{Counts, Inspection, inspect};
+
+use super::schema;
+use look::{folder, look};
 use rusqlite::{Connection, OpenFlags};
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Pages of write-ahead log between checkpoints: fewer checkpoints, each of which writes more pages once.
+/// Pages of write-ahead log between checkpoints: each page that changed often in between is written once.
 const CHECKPOINT_PAGES: u32 = 4_000;
-const WRITER_CACHE_KIB: u32 = 8 * 1024;
-const READER_CACHE_KIB: u32 = 2 * 1024;
+/// What the log is cut back to after a burst that a long reader kept from being checkpointed.
+const LOG_BYTES: u32 = 32 * 1024 * 1024;
+const WRITER_CACHE_KIB: i64 = 8 * 1024;
+const READER_CACHE_KIB: i64 = 2 * 1024;
 const STATEMENTS: usize = 64;
+/// For programs of others that look into the file: habittod has one writer.
 const BUSY: Duration = Duration::from_secs(5);
+/// How often a lock that is only held to look is tried again.
+const LOOKERS_MAX: usize = 10_000;
+/// Only the user that the server runs as reads it. SQLite gives `-wal` and `-shm` the mode of the file.
+const MODE: u32 = 0o600;
 
-/// Why a database cannot be used. Restarting does not help.
+/// Why a database cannot be used: what, where, and what would be right.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("{path}: in use by PID {pid}; stop that process first, or give this one another storage.path")]
+    #[error("{path}: in use by PID {pid}; stop that process, or choose another storage.path")]
     InUse { path: String, pid: String },
     #[error(
-        "{path}: the database is gone or empty, but {path}.id says that there was one; restore a backup, or remove {path}.id to begin empty"
+        "{path}: missing or empty, but {trace} says that there was a database; restore a backup, or remove {trace} to \
+         begin with nothing"
     )]
-    Missing { path: String },
-    #[error("{path}: {what}; restore a backup (it is left as it is)")]
+    Missing { path: String, trace: String },
+    #[error("{path}: damaged, and left as it is: {what}; restore a backup, with no -wal or -shm file beside it")]
     Damaged { path: String, what: String },
-    #[error("{path}: {what}; give storage.path a file of habittod, or a name that is free (it is left as it is)")]
+    #[error("{path}: {what}, and left as it is; let storage.path name a database of habittod, or nothing yet")]
     Foreign { path: String, what: String },
-    #[error("{path}: written by a newer habittod (schema {found}, this one knows {known}); run that one")]
-    Newer { path: String, found: usize, known: usize },
+    #[error("{path}: made by a newer habittod (its schema is {found}, this one knows {known}); run that one")]
+    Newer { path: String, found: i64, known: usize },
+    /// Permissions, folders, a file of the wrong kind: it will not work until somebody changes something.
     #[error("{path}: {what}")]
     Environment { path: String, what: String },
+    /// A full or failing disk, a lock of another program, no thread to be had: it may work later.
+    #[error("{path}: {what}")]
+    Failed { path: String, what: String },
+}
+
+impl OpenError {
+    /// Whether it stays so until somebody does something about the database: a restart does not help.
+    #[must_use]
+    pub fn is_database(&self) -> bool {
+        !matches!(self, Self::Failed { .. })
+    }
 }
 
 /// The file, and the lock that says it is ours while this lives.
@@ -42,9 +73,158 @@ pub struct DatabaseFile {
     _lock: File,
 }
 
-/// `<path>.id`: stands where a database was made, so that a vanished one is noticed.
-fn marker(path: &Path) -> PathBuf {
-    beside(path, ".id")
+impl DatabaseFile {
+    /// Makes this process the only one that uses the file.
+    pub fn claim(path: &Path) -> Result<Self, OpenError> {
+        let path = real(path);
+        if path.is_dir() {
+            return Err(a_folder(&path));
+        }
+        let lock_path = beside(&path, ".lock");
+        let trouble = |e: io::Error| trouble(&lock_path, &e);
+        let mut lock = OpenOptions::new();
+        let lock = lock.read(true).write(true).create(true).truncate(false).mode(MODE);
+        let mut lock = lock.open(&lock_path).map_err(trouble)?;
+        if !take(&lock).map_err(trouble)? {
+            return Err(OpenError::InUse { path: path.display().to_string(), pid: pid(&lock) });
+        }
+        lock.set_len(0).and_then(|()| write!(lock, "{}", std::process::id())).map_err(trouble)?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// Where it is, absolute.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens the database to write, or makes it: looked at before it is touched, synced on every commit, brought to
+    /// this version, and from then on missed if it goes.
+    pub fn connect(&self) -> Result<Connection, OpenError> {
+        let path = &self.path;
+        if look(path)?.is_none() {
+            self.make()?;
+        }
+        folder(path)?;
+        writable(path)?;
+        let mut db = connect_to_write(path)?;
+        let sqlite = |e: rusqlite::Error| explain(path, &e);
+        let journal: String =
+            db.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)).map_err(sqlite)?;
+        if journal != "wal" {
+            return Err(environment(path, format!("journal_mode stays {journal}; put it on a local file system")));
+        }
+        schema::migrate(&mut db).map_err(sqlite)?;
+        mark(path).map_err(|e| trouble(&marker(path), &e))?;
+        Ok(db)
+    }
+
+    /// Makes the database whole under another name, then moves it: at its own name there is never half of one.
+    fn make(&self) -> Result<(), OpenError> {
+        let new = beside(&self.path, ".new");
+        let trouble = |e: io::Error| trouble(&new, &e);
+        let sqlite = |e: rusqlite::Error| explain(&new, &e);
+        for left_by_a_crash in [&new, &beside(&new, "-journal")] {
+            match fs::remove_file(left_by_a_crash) {
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(trouble(e)),
+                _ => {}
+            }
+        }
+        OpenOptions::new().write(true).create_new(true).mode(MODE).open(&new).map_err(trouble)?;
+        let mut db = connect_to_write(&new)?;
+        schema::migrate(&mut db).map_err(sqlite)?;
+        db.close().map_err(|(_, e)| sqlite(e))?;
+        settle(&new, &self.path).map_err(trouble)
+    }
+}
+
+/// A connection of the reader: beside the writer, and unable to write.
+pub fn connect_to_read(path: &Path) -> Result<Connection, OpenError> {
+    let path = real(path);
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let open = || {
+        let db = Connection::open_with_flags(&path, flags)?;
+        prepare(&db, READER_CACHE_KIB)?;
+        db.pragma_update(None, "query_only", true)?;
+        Ok(db)
+    };
+    open().map_err(|e: rusqlite::Error| explain(&path, &e))
+}
+
+/// A connection that writes: never one that makes the file, and only one that syncs.
+fn connect_to_write(path: &Path) -> Result<Connection, OpenError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let open = || {
+        let db = Connection::open_with_flags(path, flags)?;
+        prepare(&db, WRITER_CACHE_KIB)?;
+        db.pragma_update(None, "synchronous", "FULL")?;
+        db.pragma_update(None, "foreign_keys", false)?;
+        db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+        db.pragma_update(None, "journal_size_limit", LOG_BYTES)?;
+        let synchronous: i64 = db.pragma_query_value(None, "synchronous", |row| row.get(0))?;
+        Ok((db, synchronous))
+    };
+    match open().map_err(|e: rusqlite::Error| explain(path, &e))? {
+        (db, 2) => Ok(db),
+        (_, other) => Err(environment(path, format!("synchronous stays {other}, not 2 (FULL): commits would be lost"))),
+    }
+}
+
+fn prepare(db: &Connection, cache_kib: i64) -> rusqlite::Result<()> {
+    db.busy_timeout(BUSY)?;
+    db.set_prepared_statement_cache_capacity(STATEMENTS);
+    // Negative: KiB instead of pages.
+    db.pragma_update(None, "cache_size", -cache_kib)
+}
+
+/// Whether it may be written. SQLite would open it to read instead, and only fail later.
+fn writable(path: &Path) -> Result<(), OpenError> {
+    OpenOptions::new().write(true).open(path).map(drop).map_err(|e| trouble(path, &e))
+}
+
+/// An error of SQLite, by what has to be done about it. What the file is was judged before: one that is "not a
+/// database" now is a damaged one.
+#[must_use]
+pub fn explain(path: &Path, e: &rusqlite::Error) -> OpenError {
+    use rusqlite::ErrorCode::{
+        DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase, OutOfMemory, SystemIoFailure,
+    };
+    let (path, what) = (path.display().to_string(), e.to_string());
+    match e.sqlite_error_code() {
+        Some(DatabaseCorrupt | NotADatabase) => OpenError::Damaged { path, what },
+        Some(DiskFull | SystemIoFailure | DatabaseBusy | DatabaseLocked | OutOfMemory) => {
+            OpenError::Failed { path, what }
+        }
+        _ => OpenError::Environment { path, what },
+    }
+}
+
+/// An error of the operating system, by what has to be done about it.
+fn trouble(path: &Path, e: &io::Error) -> OpenError {
+    let shown = path.display().to_string();
+    match e.kind() {
+        ErrorKind::NotFound => environment(path, "no such file or folder; make the folder, or change storage.path"),
+        ErrorKind::PermissionDenied => {
+            environment(path, "permission denied; let this user write the file and its folder, or change storage.path")
+        }
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory | ErrorKind::IsADirectory => environment(path, e),
+        _ => OpenError::Failed { path: shown, what: e.to_string() },
+    }
+}
+
+fn environment(path: &Path, what: impl ToString) -> OpenError {
+    OpenError::Environment { path: path.display().to_string(), what: what.to_string() }
+}
+
+fn a_folder(path: &Path) -> OpenError {
+    environment(path, "a folder; storage.path names a file in one")
+}
+
+/// Where the file itself is: two names of one database have one lock. Absolute, since SQLite takes some names, such as
+/// `:memory:`, for something else.
+fn real(path: &Path) -> PathBuf {
+    let whole = if path.is_symlink() { path.canonicalize() } else { std::path::absolute(path) };
+    whole.unwrap_or_else(|_| path.to_owned())
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -53,293 +233,72 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn environment(path: &Path, e: impl std::fmt::Display) -> OpenError {
-    OpenError::Environment { path: path.display().to_string(), what: e.to_string() }
+/// `<path>.id`: stands where a database was made, so that one that goes is missed.
+fn marker(path: &Path) -> PathBuf {
+    beside(path, ".id")
 }
 
-/// An error of SQLite, by what has to be done about it.
-#[must_use]
-pub fn explain(path: &Path, e: &rusqlite::Error) -> OpenError {
-    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-    let (path, what) = (path.display().to_string(), e.to_string());
-    match e.sqlite_error_code() {
-        Some(DatabaseCorrupt) => OpenError::Damaged { path, what },
-        Some(NotADatabase) => OpenError::Foreign { path, what },
-        _ => OpenError::Environment { path, what },
+fn mark(path: &Path) -> io::Result<()> {
+    let mut file = match OpenOptions::new().write(true).create_new(true).mode(MODE).open(marker(path)) {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(()),
+        file => file?,
+    };
+    writeln!(
+        file,
+        "Beside this file lies a database of habittod, which is not replaced should it go. To begin with nothing, \
+                    remove this file too."
+    )?;
+    file.sync_all()?;
+    sync_folder(path)
+}
+
+/// Gives a finished file its name, on disk too.
+fn settle(new: &Path, path: &Path) -> io::Result<()> {
+    File::open(new)?.sync_all()?;
+    fs::rename(new, path)?;
+    sync_folder(path)
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
+        _ => File::open(".")?.sync_all(),
     }
 }
 
-impl DatabaseFile {
-    /// Makes this process the only one that uses the file.
-    pub fn claim(path: &Path) -> Result<Self, OpenError> {
-        let lock_path = beside(path, ".lock");
-        let mut lock = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&lock_path)
-            .map_err(|e| environment(&lock_path, e))?;
+/// Takes the lock, unless a server has it.
+fn take(lock: &File) -> io::Result<bool> {
+    for _ in 0..LOOKERS_MAX {
         match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(OpenError::InUse { path: path.display().to_string(), pid: holder(&mut lock) });
-            }
-            Err(TryLockError::Error(e)) => return Err(environment(&lock_path, e)),
+            Ok(()) => return Ok(true),
+            Err(TryLockError::Error(e)) => return Err(e),
+            Err(TryLockError::WouldBlock) if !is_free(lock)? => return Ok(false),
+            // Somebody asked at this very moment, as `holder` does.
+            Err(TryLockError::WouldBlock) => std::thread::yield_now(),
         }
-        lock.set_len(0)
-            .and_then(|()| lock.rewind())
-            .and_then(|()| write!(lock, "{}", std::process::id()))
-            .map_err(|e| environment(&lock_path, e))?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
     }
+    Ok(false)
+}
 
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Opens the database to write, or makes it: looked at before it is touched, synced on every commit, of this version.
-    pub fn connect(&self) -> Result<Connection, OpenError> {
-        let path = &self.path;
-        let sqlite = |e: rusqlite::Error| explain(path, &e);
-        let marked = marker(path).exists();
-        match path.metadata() {
-            Ok(meta) if meta.len() > 0 => look(path)?,
-            _ if marked => return Err(OpenError::Missing { path: path.display().to_string() }),
-            Ok(_) => {}
-            // Made by us, so that only its owner can read it; SQLite gives -wal and -shm the same mode.
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-                made.map_err(|e| environment(path, e))?;
-            }
-            Err(e) => return Err(environment(path, e)),
-        }
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut db = Connection::open_with_flags(path, flags).map_err(sqlite)?;
-        prepare(&db, WRITER_CACHE_KIB).map_err(sqlite)?;
-        db.pragma_update(None, "journal_mode", "WAL").map_err(sqlite)?;
-        db.pragma_update(None, "synchronous", "FULL").map_err(sqlite)?;
-        db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(sqlite)?;
-        let synced: i64 = db.query_row("PRAGMA synchronous", [], |row| row.get(0)).map_err(sqlite)?;
-        let journal: String = db.query_row("PRAGMA journal_mode", [], |row| row.get(0)).map_err(sqlite)?;
-        if synced != 2 || journal != "wal" {
-            return Err(environment(
-                path,
-                format!("synchronous is {synced} and journal_mode {journal}, not 2 and wal"),
-            ));
-        }
-        check(&db, path)?;
-        schema::migrate(&mut db).map_err(sqlite)?;
-        if !marked {
-            self.mark().map_err(|e| environment(&marker(path), e))?;
-        }
-        Ok(db)
-    }
-
-    fn mark(&self) -> std::io::Result<()> {
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(marker(&self.path))?;
-        writeln!(
-            file,
-            "habittod made a database here; without it, it will not start. Remove this file to begin empty."
-        )?;
-        file.sync_all()?;
-        match self.path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
-            _ => File::open(".")?.sync_all(),
-        }
+/// Whether nobody holds the lock for himself alone.
+fn is_free(lock: &File) -> io::Result<bool> {
+    match lock.try_lock_shared() {
+        Ok(()) => lock.unlock().map(|()| true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(e)) => Err(e),
     }
 }
 
-/// Whose PID a held lock file names.
-fn holder(lock: &mut File) -> String {
-    let mut pid = String::new();
-    let _ = lock.rewind().and_then(|()| lock.take(20).read_to_string(&mut pid));
-    if pid.is_empty() { "unknown".to_owned() } else { pid }
+/// The PID of the server that uses the database.
+fn holder(path: &Path) -> Option<String> {
+    let lock = File::open(beside(path, ".lock")).ok()?;
+    matches!(is_free(&lock), Ok(false)).then(|| pid(&lock))
 }
 
-fn prepare(db: &Connection, cache_kib: u32) -> rusqlite::Result<()> {
-    db.busy_timeout(BUSY)?;
-    db.set_prepared_statement_cache_capacity(STATEMENTS);
-    db.pragma_update(None, "cache_size", -i64::from(cache_kib))
-}
-
-/// A connection of the reader: beside the writer, and unable to write.
-pub fn connect_to_read(path: &Path) -> Result<Connection, OpenError> {
-    let sqlite = |e: rusqlite::Error| explain(path, &e);
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(path, flags).map_err(sqlite)?;
-    prepare(&db, READER_CACHE_KIB).map_err(sqlite)?;
-    db.pragma_update(None, "query_only", true).map_err(sqlite)?;
-    Ok(db)
-}
-
-/// Looks at a file that is not in use, and leaves it byte for byte as it is.
-fn look(path: &Path) -> Result<(), OpenError> {
-    let sqlite = |e: rusqlite::Error| explain(path, &e);
-    let mut header = [0; 100];
-    let read = File::open(path).and_then(|mut file| file.read(&mut header)).map_err(|e| environment(path, e))?;
-    let is_sqlite = header.starts_with(b"SQLite format 3\0");
-    if read < header.len() || !is_sqlite {
-        let what = "not an SQLite database".to_owned();
-        return Err(OpenError::Foreign { path: path.display().to_string(), what });
-    }
-    let id = i32::from_be_bytes([header[68], header[69], header[70], header[71]]);
-    let wal = beside(path, "-wal").metadata().is_ok_and(|meta| meta.len() > 0);
-    if id != APPLICATION_ID && !wal {
-        let what = "an SQLite database of another program".to_owned();
-        return Err(OpenError::Foreign { path: path.display().to_string(), what });
-    }
-    // With a write-ahead log beside it, the file alone is not the database: it is checked once opened.
-    if wal {
-        return Ok(());
-    }
-    // `immutable`: no lock, no log, no shared memory; SQLite only reads.
-    let uri = format!(
-        "file:{}?immutable=1",
-        path.display().to_string().replace('%', "%25").replace('?', "%3f").replace('#', "%23")
-    );
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(uri, flags).map_err(sqlite)?;
-    check(&db, path)
-}
-
-/// Ours, of a version that we know, and whole.
-fn check(db: &Connection, path: &Path) -> Result<(), OpenError> {
-    let sqlite = |e: rusqlite::Error| explain(path, &e);
-    let shown = path.display().to_string();
-    let number =
-        |pragma: &str| db.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i64>(0)).map_err(sqlite);
-    let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0)).map_err(sqlite)?;
-    if tables > 0 && number("application_id")? != i64::from(APPLICATION_ID) {
-        let what = "an SQLite database of another program".to_owned();
-        return Err(OpenError::Foreign { path: shown, what });
-    }
-    let (found, known) = (number("user_version")? as usize, MIGRATIONS.len());
-    if found > known {
-        return Err(OpenError::Newer { path: shown, found, known });
-    }
-    let verdict: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(sqlite)?;
-    if verdict == "ok" { Ok(()) } else { Err(OpenError::Damaged { path: shown, what: verdict }) }
-}
-
-/// What `habittod check` finds.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Inspection {
-    /// A server is running on it.
-    InUse {
-        pid: String,
-    },
-    /// Will be made.
-    Absent,
-    Whole,
-}
-
-/// Looks without making, locking or changing anything.
-pub fn inspect(path: &Path) -> Result<Inspection, OpenError> {
-    let lock_path = beside(path, ".lock");
-    if let Ok(mut lock) = File::open(&lock_path)
-        && let Err(TryLockError::WouldBlock) = lock.try_lock_shared()
-    {
-        return Ok(Inspection::InUse { pid: holder(&mut lock) });
-    }
-    match path.metadata() {
-        Ok(meta) if meta.len() > 0 => {
-            look(path)?;
-            OpenOptions::new().write(true).open(path).map_err(|e| environment(path, e))?;
-            Ok(Inspection::Whole)
-        }
-        _ if marker(path).exists() => Err(OpenError::Missing { path: path.display().to_string() }),
-        _ => match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            Some(folder) if !folder.is_dir() => {
-                Err(environment(path, format!("there is no folder {}", folder.display())))
-            }
-            _ => Ok(Inspection::Absent),
-        },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn folder() -> (tempfile::TempDir, PathBuf) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("h.db");
-        (folder, path)
-    }
-
-    fn made(path: &Path) {
-        let file = DatabaseFile::claim(path).unwrap();
-        drop(file.connect().unwrap());
-    }
-
-    #[test]
-    fn a_second_process_is_told_whose_it_is() {
-        let (_folder, path) = folder();
-        let first = DatabaseFile::claim(&path).unwrap();
-        let second = DatabaseFile::claim(&path).unwrap_err();
-        assert!(matches!(&second, OpenError::InUse { pid, .. } if *pid == std::process::id().to_string()));
-        assert_eq!(inspect(&path).unwrap(), Inspection::InUse { pid: std::process::id().to_string() });
-        drop(first);
-        assert!(DatabaseFile::claim(&path).is_ok());
-    }
-
-    #[test]
-    fn a_vanished_database_is_not_replaced() {
-        let (_folder, path) = folder();
-        assert_eq!(inspect(&path).unwrap(), Inspection::Absent);
-        made(&path);
-        assert_eq!(inspect(&path).unwrap(), Inspection::Whole);
-        for empty in [true, false] {
-            if empty {
-                std::fs::write(&path, b"").unwrap()
-            } else {
-                std::fs::remove_file(&path).unwrap()
-            }
-            let file = DatabaseFile::claim(&path).unwrap();
-            assert!(matches!(file.connect(), Err(OpenError::Missing { .. })));
-            drop(file);
-            assert!(matches!(inspect(&path), Err(OpenError::Missing { .. })));
-        }
-        std::fs::remove_file(marker(&path)).unwrap();
-        made(&path);
-    }
-
-    #[test]
-    fn what_is_not_ours_or_not_whole_stays_as_it_is() {
-        let (_folder, path) = folder();
-        made(&path);
-        let whole = std::fs::read(&path).unwrap();
-        let (_other, foreign) = folder_with_foreign();
-        let mut damaged = whole.clone();
-        let page = damaged.len() / 2 / 4096 * 4096;
-        damaged[page..page + 200].fill(0xff);
-        let mut newer = whole.clone();
-        newer[60..64].copy_from_slice(&99_u32.to_be_bytes());
-        let cases: [(&str, Vec<u8>); 5] = [
-            ("text", b"not a database at all, but long enough to have a header of one hundred bytes, or a bit more than that, really".to_vec()),
-            ("foreign", foreign),
-            ("truncated", whole[..whole.len() - 4096].to_vec()),
-            ("damaged", damaged),
-            ("newer", newer),
-        ];
-        for (name, bytes) in cases {
-            std::fs::write(&path, &bytes).unwrap();
-            assert!(inspect(&path).is_err(), "{name}");
-            let file = DatabaseFile::claim(&path).unwrap();
-            assert!(file.connect().is_err(), "{name}");
-            assert_eq!(std::fs::read(&path).unwrap(), bytes, "{name}");
-            assert!(!beside(&path, "-wal").exists() && !beside(&path, "-shm").exists(), "{name}");
-        }
-    }
-
-    fn folder_with_foreign() -> (tempfile::TempDir, Vec<u8>) {
-        let (folder, path) = folder();
-        Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (a)").unwrap();
-        let bytes = std::fs::read(path).unwrap();
-        (folder, bytes)
-    }
+/// What a held lock file says about who holds it.
+fn pid(mut lock: &File) -> String {
+    let mut text = String::new();
+    let read = lock.rewind().and_then(|()| lock.take(20).read_to_string(&mut text));
+    let is_pid = read.is_ok() && !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if is_pid { text } else { "unknown".to_owned() }
 }

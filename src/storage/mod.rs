@@ -2,8 +2,6 @@
 //! Never decides who may do what and never touches a socket. Enter at [`Storage::open`].
 
 mod apply;
-#[cfg(test)]
-mod apply_tests;
 mod committer;
 pub mod file;
 pub mod import;
@@ -107,5 +105,5 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<(
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(run)
-        .map_err(|e| OpenError::Environment { path: name.to_owned(), what: e.to_string() })
+        .map_err(|e| OpenError::Failed { path: format!("thread {name}"), what: e.to_string() })
 }

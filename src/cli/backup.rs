@@ -1,0 +1,21 @@
+//! Owns `habittod backup FILE`: tells how the copying went. Enter at [`run`].
+
+use super::serve::exit_of;
+use super::{Exit, complain, mistaken, say, usage};
+use crate::config::{Config, Mistakes};
+use crate::storage::file::{BackupError, backup};
+use std::path::Path;
+
+pub(super) fn run(config: Result<Config, Mistakes>, to: Option<&String>) -> Exit {
+    let Some(to) = to else { return usage("backup needs the name of a FILE to make") };
+    let config = match config {
+        Ok(config) => config,
+        Err(mistakes) => return mistaken(&mistakes),
+    };
+    match backup(&config.storage.path, Path::new(to)) {
+        Ok(bytes) => say(&format!("{to}: {bytes} bytes, whole\n")),
+        Err(BackupError::Source(e)) => complain(&e, exit_of(&e)),
+        Err(e @ BackupError::Absent { .. }) => complain(e, Exit::Database),
+        Err(e @ BackupError::Target { .. }) => complain(e, Exit::Failed),
+    }
+}

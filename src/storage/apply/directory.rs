@@ -1,0 +1,129 @@
+//! Owns what commands do to the directory: users and properties as the backend describes them. Never checks a field:
+//! `api::directory` did. Enter at [`Writer::put_user`] and [`Writer::put_property`].
+
+use super::{Applied, Writer};
+use crate::api::reply::{Reply, UPDATED};
+use crate::api::views;
+use crate::matching::{Property, PropertyId, User, UserId};
+use crate::storage::job::{Answer, Change, Standing};
+use crate::storage::schema::{self, sql, sql_part};
+use rusqlite::{OptionalExtension, params};
+
+impl Writer {
+    pub(super) fn put_user(
+        &mut self,
+        id: UserId,
+        user: &User,
+        is_active: Option<bool>,
+        password: Option<&str>,
+    ) -> Applied {
+        let before: Option<i64> = self
+            .db
+            .prepare_cached("SELECT standing FROM user WHERE id = ?1")?
+            .query_row([id.0], |row| row.get(0))
+            .optional()?;
+        let is_new = matches!(before, None | Some(2));
+        let is_active = is_active.unwrap_or_else(|| is_new || before == Some(0));
+        self.db
+            .prepare_cached(
+                "INSERT INTO user VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+                 ON CONFLICT (id) DO UPDATE SET username = ?2, email = ?3, first_name = ?4, last_name = ?5, phone = ?6,
+                   user_type = ?7, standing = ?8, password = coalesce(?9, password), further = ?10",
+            )?
+            .execute(params![
+                id.0,
+                user.username,
+                user.email,
+                user.first_name,
+                user.last_name,
+                user.phone,
+                user.user_type,
+                i64::from(!is_active),
+                password,
+                json(&user.further)
+            ])?;
+        self.deleted.remove(&id);
+        let standing = if is_active { Standing::Active } else { Standing::Inactive };
+        if before.unwrap_or(0) != i64::from(!is_active) {
+            self.changes.push(Change::Standing { user: id, standing });
+        }
+        let row = views::user(id, user, is_active);
+        Ok(Answer::Reply(if is_new { Reply::created(row) } else { Reply::ok(UPDATED, row) }))
+    }
+
+    /// The row stays as a gravestone: his tokens are still good, he is not.
+    pub(super) fn delete_user(&mut self, id: UserId) -> Applied {
+        let gone = self
+            .db
+            .prepare_cached(
+                "UPDATE user SET username = '', email = '', first_name = '', last_name = '', phone = '', user_type = '',
+                   standing = 2, password = NULL, further = '{}' WHERE id = ?1 AND standing <> 2",
+            )?
+            .execute([id.0])?;
+        if gone == 0 {
+            return Ok(Answer::Reply(Reply::not_found("No User matches the given query.")));
+        }
+        self.keep_last()?;
+        self.db.prepare_cached(
+            "UPDATE general SET shared_by = shared_by - (SELECT count(*) FROM notification WHERE user = ?1 AND general = general.id)
+             WHERE id IN (SELECT general FROM notification WHERE user = ?1 AND general IS NOT NULL)",
+        )?.execute([id.0])?;
+        self.db
+            .prepare_cached(
+                "DELETE FROM general WHERE shared_by <= 0 AND id IN (SELECT general FROM notification WHERE user = ?1)",
+            )?
+            .execute([id.0])?;
+        self.db.prepare_cached("DELETE FROM notification WHERE user = ?1")?.execute([id.0])?;
+        self.db.prepare_cached("DELETE FROM matches WHERE tenant = ?1")?.execute([id.0])?;
+        self.deleted.insert(id);
+        self.changes.push(Change::Forgotten { user: id });
+        self.changes.push(Change::Standing { user: id, standing: Standing::Deleted });
+        Ok(Answer::Reply(Reply::no_content()))
+    }
+
+    pub(super) fn put_property(&mut self, id: PropertyId, p: &Property) -> Applied {
+        let known = self.property(id)?.is_some();
+        self.db
+            .prepare_cached("INSERT OR REPLACE INTO property VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?
+            .execute(params![
+                id.0,
+                p.owner.0,
+                p.agent.map(|agent| agent.0),
+                p.kind,
+                p.address,
+                p.price,
+                p.bedrooms,
+                p.is_active,
+                json(&p.further)
+            ])?;
+        let row = views::property(id, p);
+        Ok(Answer::Reply(if known { Reply::ok(UPDATED, row) } else { Reply::created(row) }))
+    }
+
+    pub(super) fn delete_property(&mut self, id: PropertyId) -> Applied {
+        let gone = self.db.prepare_cached("DELETE FROM property WHERE id = ?1")?.execute([id.0])?;
+        Ok(Answer::Reply(if gone == 0 { no_property() } else { Reply::no_content() }))
+    }
+
+    pub(super) fn property(&self, id: PropertyId) -> rusqlite::Result<Option<Property>> {
+        self.db
+            .prepare_cached(sql!("SELECT " PROPERTY " FROM property p WHERE id = ?1"))?
+            .query_row([id.0], |row| schema::property(row, 0))
+            .optional()
+    }
+
+    pub(super) fn user(&self, id: UserId) -> rusqlite::Result<Option<User>> {
+        self.db
+            .prepare_cached(sql!("SELECT " USER " FROM user u WHERE id = ?1 AND standing <> 2"))?
+            .query_row([id.0], |row| schema::user(row, 0))
+            .optional()
+    }
+}
+
+fn json(further: &serde_json::Map<String, serde_json::Value>) -> String {
+    serde_json::to_string(further).unwrap_or_else(|_| "{}".to_owned())
+}
+
+pub(super) fn no_property() -> Reply {
+    Reply::not_found("No Property matches the given query.")
+}
