@@ -2,6 +2,8 @@
 //! Never shares state. Enter at [`post_office`].
 
 use crate::api::command::Command;
+use crate::config::Level;
+use crate::hub::Rules;
 use crate::storage::job::{Outcome, Ticket};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -17,8 +19,10 @@ pub enum Letter {
     Hashed { ticket: Ticket, command: Command },
     /// Writing fails (why), or works again.
     Health(Option<String>),
-    /// A signal of the operating system.
-    Signal(i32),
+    /// SIGHUP, and the configuration was right: what to obey from now on.
+    Reload { rules: Box<Rules>, level: Level },
+    /// SIGTERM or SIGINT.
+    Stop,
 }
 
 /// The sending end; each thread has its own.

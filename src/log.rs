@@ -35,6 +35,10 @@ impl Log {
         level <= self.level
     }
 
+    pub fn obey(&mut self, level: Level) {
+        self.level = level;
+    }
+
     /// `fields`: a JSON object.
     pub fn write(&mut self, wall_ms: i64, level: Level, event: &str, fields: Value) {
         if !self.takes(level) {

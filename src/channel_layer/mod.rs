@@ -1,5 +1,6 @@
 //! Owns the road from a command to its commit. Today one road: straight to this process's committer. A shared log of
-//! several nodes would stand here, and the hub would see no difference. Enter at [`ChannelLayer::submit`].
+//! several nodes would stand here, and the hub would see no difference. Never changes the order.
+//! Enter at [`ChannelLayer::submit`].
 
 use crate::storage::Storage;
 use crate::storage::job::Errand;

@@ -1,4 +1,4 @@
-//! Owns `habittod backup FILE`: tells how the copying went. Enter at [`run`].
+//! Owns `habittod backup FILE`: tells how the copying went. Never copies itself. Enter at [`run`].
 
 use super::serve::exit_of;
 use super::{Exit, complain, mistaken, say, usage};

@@ -22,7 +22,7 @@ pub(super) fn run(config: Result<Config, Mistakes>, file: Option<&Path>, with_di
             Exit::Done,
         );
     }
-    let key = serve::verifier(&config).map_err(|what| complain(what, Exit::Usage));
+    let key = serve::usable(&config).map_err(|what| complain(what, Exit::Usage));
     let found = inspect(&config.storage.path).map_err(|e| complain(&e, exit_of(&e)));
     let found = match (key, found) {
         (Ok(_), Ok(found)) => found,

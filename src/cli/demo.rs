@@ -1,4 +1,5 @@
-//! Owns `habittod demo`: the real server on a throw-away database with two people and a home in it. Enter at [`run`].
+//! Owns `habittod demo`: the real server on a throw-away database with two people and a home in it. Never reads a
+//! configuration. Enter at [`run`].
 
 use super::{Exit, complain, say, serve};
 use crate::api::command::Command;
@@ -35,7 +36,7 @@ pub(super) fn run(listen: Option<SocketAddr>) -> Exit {
         config.server.listen = vec![listen];
     }
     let exit = match people(&config) {
-        Ok(()) => serve::serve(&config, None, |address| introduce(address, &secret)),
+        Ok(()) => serve::serve(&config, serve::Reload::Nothing, |address| introduce(address, &secret)),
         Err(what) => complain(what, Exit::Failed),
     };
     // Throw-away: what cannot be removed is left to the system's own cleaning.

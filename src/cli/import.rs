@@ -1,4 +1,4 @@
-//! Owns `habittod import FILE`: opens both files and tells how it went. Enter at [`run`].
+//! Owns `habittod import FILE`: opens both files and tells how it went. Never reads a line itself. Enter at [`run`].
 
 use super::serve::exit_of;
 use super::{Exit, complain, mistaken, say, usage};

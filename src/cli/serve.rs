@@ -1,4 +1,5 @@
-//! Owns how a server starts: configuration, database, threads, listeners, signals, and the turn. Enter at [`run`].
+//! Owns how a server starts: configuration, database, threads, listeners, signals, and the turn. Never serves itself.
+//! Enter at [`run`].
 
 use super::{Exit, complain, load, mistaken};
 use crate::api::routes::Door;
@@ -25,20 +26,25 @@ const RESERVED_DESCRIPTORS: usize = 64;
 
 pub(super) fn run(config: Result<Config, Mistakes>, file: Option<PathBuf>) -> Exit {
     match config {
-        Ok(config) => serve(&config, file, |_| {}),
+        Ok(config) => serve(&config, Reload::File(file), |_| {}),
         Err(mistakes) => mistaken(&mistakes),
     }
 }
 
+/// What SIGHUP does.
+pub(super) enum Reload {
+    /// Reads the configuration again: this file, or the one that is found without a name.
+    File(Option<PathBuf>),
+    /// There is nothing to read.
+    Nothing,
+}
+
 /// Serves until a signal ends it. `ready`: told the address once everything listens.
-pub(super) fn serve(config: &Config, file: Option<PathBuf>, ready: impl FnOnce(SocketAddr)) -> Exit {
-    let verifier = match verifier(config) {
+pub(super) fn serve(config: &Config, reload: Reload, ready: impl FnOnce(SocketAddr)) -> Exit {
+    let verifier = match usable(config) {
         Ok(verifier) => verifier,
         Err(what) => return complain(what, Exit::Usage),
     };
-    if config.channel_layer.backend != Backend::InMemory {
-        return complain("channel_layer.backend: redis is not built in yet; choose inmemory", Exit::Usage);
-    }
     let rules = Rules::new(config, Some(verifier), connections(config));
     let claimed = match DatabaseFile::claim(&config.storage.path) {
         Ok(claimed) => claimed,
@@ -46,7 +52,7 @@ pub(super) fn serve(config: &Config, file: Option<PathBuf>, ready: impl FnOnce(S
     };
     let path = config.storage.path.display().to_string();
     let open = |post: &Postbox, clock| Storage::open(claimed, clock, post);
-    start(config, rules, Some(Box::new(open)), reload(file), ready, &json!({ "database": path }))
+    start(config, rules, Some(Box::new(open)), reload, ready, &json!({ "database": path }))
 }
 
 /// `habittod echo`: the same reactor and protocol code, and nobody to know.
@@ -55,7 +61,7 @@ pub(super) fn echo(listen: Option<SocketAddr>) -> Exit {
     config.server.listen = vec![listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9001)))];
     config.server.admin_listen.clear();
     let rules = Rules::new(&config, None, connections(&config));
-    start(&config, rules, None, Box::new(|| None), |_| {}, &json!({ "echo": true }))
+    start(&config, rules, None, Reload::Nothing, |_| {}, &json!({ "echo": true }))
 }
 
 type Open<'a> = Box<dyn FnOnce(&Postbox, Clock) -> Result<(Storage, Census), OpenError> + 'a>;
@@ -64,7 +70,7 @@ fn start(
     config: &Config,
     rules: Rules,
     open: Option<Open<'_>>,
-    reload: crate::reactor::Reload,
+    reload: Reload,
     ready: impl FnOnce(SocketAddr),
     told: &serde_json::Value,
 ) -> Exit {
@@ -92,7 +98,7 @@ fn start(
         Ok(None) => (None, Census::default()),
         Err(e) => return complain(&e, exit_of(&e)),
     };
-    if let Err(e) = signals(entrance.post().clone()) {
+    if let Err(e) = signals(entrance.post().clone(), reload) {
         return complain(format!("cannot take signals: {e}"), Exit::Failed);
     }
     let listen: Vec<String> = bound.iter().map(ToString::to_string).collect();
@@ -105,14 +111,17 @@ fn start(
     if let Some(first) = bound.first() {
         ready(*first);
     }
-    match Reactor::new(entrance, clock, rules, &census, layer, log, reload).run() {
+    match Reactor::new(entrance, clock, rules, &census, layer, log).run() {
         Ok(()) => Exit::Done,
         Err(e) => complain(format!("waiting for sockets failed: {e}"), Exit::Failed),
     }
 }
 
-/// The key that tokens are checked with.
-pub(super) fn verifier(config: &Config) -> Result<Verifier, String> {
+/// Whether a server could run with this; gives back what checks the tokens.
+pub(super) fn usable(config: &Config) -> Result<Verifier, String> {
+    if config.channel_layer.backend != Backend::InMemory {
+        return Err("channel_layer.backend: redis is not built in yet; choose inmemory".to_owned());
+    }
     match &config.auth.key {
         Some(Key::Secret(secret)) => Verifier::from_secret(secret).map_err(|e| format!("auth.secret: {e}")),
         Some(Key::PublicPem(pem)) => Verifier::from_public_pem(pem).map_err(|e| format!("auth.public_key_file: {e}")),
@@ -134,29 +143,27 @@ fn connections(config: &Config) -> usize {
     config.limits.connections.map_or(room, |most| room.min(most as usize))
 }
 
-/// SIGHUP: limits, keys and origins of the file as it is now; a bad file changes nothing.
-fn reload(file: Option<PathBuf>) -> crate::reactor::Reload {
-    Box::new(move || match load(file.as_ref()) {
-        Ok(config) => match verifier(&config) {
-            Ok(verifier) => Some(Rules::new(&config, Some(verifier), connections(&config))),
-            Err(what) => {
-                complain(format!("not reloaded: {what}"), Exit::Usage);
-                None
-            }
-        },
-        Err(mistakes) => {
-            complain(format!("not reloaded: {mistakes}"), Exit::Usage);
-            None
-        }
-    })
-}
-
-fn signals(post: Postbox) -> std::io::Result<()> {
+/// Takes signals on a thread of its own, which also reads the configuration anew: the loop's thread reads no file.
+fn signals(post: Postbox, reload: Reload) -> std::io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
-            post.post(Letter::Signal(signal));
+            match (signal, &reload) {
+                (SIGHUP, Reload::Nothing) => {}
+                (SIGHUP, Reload::File(file)) => match reloaded(file.as_ref()) {
+                    Ok((rules, level)) => post.post(Letter::Reload { rules: Box::new(rules), level }),
+                    // A bad file changes nothing.
+                    Err(what) => drop(complain(format!("not reloaded: {what}"), Exit::Usage)),
+                },
+                _ => post.post(Letter::Stop),
+            }
         }
     })?;
     Ok(())
+}
+
+fn reloaded(file: Option<&PathBuf>) -> Result<(Rules, Level), String> {
+    let config = load(file).map_err(|mistakes| mistakes.to_string())?;
+    let verifier = usable(&config)?;
+    Ok((Rules::new(&config, Some(verifier), connections(&config)), config.log.level))
 }

@@ -57,6 +57,8 @@ pub(super) struct Http {
 pub(super) struct Admitted {
     pub route: Route,
     pub caller: Caller,
+    /// When the token ends: wall ms.
+    pub expires_ms: i64,
 }
 
 pub(super) struct Waiting {

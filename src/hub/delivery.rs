@@ -1,5 +1,5 @@
-//! Owns what follows from outcomes: who is answered, which sockets hear what, how counts move. Nothing is told to anyone
-//! that was not committed first. Enter at [`Hub::committed`] and [`Hub::answered`].
+//! Owns what follows from outcomes: who is answered, which sockets hear what, how counts move. Never tells what was not
+//! committed first. Enter at [`Hub::committed`] and [`Hub::answered`].
 
 use super::Hub;
 use super::connection::{Phase, State};
@@ -44,10 +44,10 @@ impl<S> Hub<S> {
             _ => None,
         };
         match (answer, is_loading) {
-            (Answer::Reply(reply), None) => self.answer_waiting(now, ticket, &reply),
+            (Answer::Reply(reply), None) => self.answer_waiting(now, ticket, reply),
             (Answer::Failed(_), None) => {
                 let seconds = 1 + self.jitter(ticket, 3);
-                self.answer_waiting(now, ticket, &Reply::unavailable("Storage is unavailable.", seconds));
+                self.answer_waiting(now, ticket, Reply::unavailable("Storage is unavailable.", seconds));
             }
             (Answer::Backlog(page), Some(_)) => self.page(now, ticket, page),
             (Answer::Marked { missing }, Some(_)) if !missing.is_empty() => {

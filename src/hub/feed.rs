@@ -288,7 +288,7 @@ impl<S> Hub<S> {
         {
             self.acknowledged(now, ticket, upto);
         }
-        self.next_page(now, ticket);
+        self.next_page(ticket);
     }
 
     /// What has come due on a socket, and when it is to be looked at again.

@@ -5,6 +5,7 @@
 mod connection;
 mod deadlines;
 mod delivery;
+mod drain;
 pub mod event;
 mod feed;
 mod outbound;
@@ -27,6 +28,7 @@ use crate::notification::NotificationId;
 use crate::storage::job::{Ask, Census, Errand, Job, Ticket};
 use connection::{Connection, Feed, Http, NEVER, Phase, State};
 use deadlines::Deadlines;
+use drain::Drain;
 use event::Event;
 use rates::{Rate, Rates};
 use slab::Slab;
@@ -36,6 +38,7 @@ use std::time::Duration;
 use users::Users;
 
 /// What the hub obeys: settings, resolved. A reload replaces them whole.
+#[derive(Debug)]
 pub struct Rules {
     pub limits: Limits,
     /// Connections, with what the descriptor limit allows put in.
@@ -100,8 +103,6 @@ const PIPELINE_BYTES: usize = 64 * 1024;
 const HASHING_MAX: usize = 64;
 /// Housekeeping of old rows.
 const RETAIN_EVERY_MS: u64 = 60 * 60 * 1_000;
-/// When draining: sockets closed per second at least, however few there are.
-const DRAIN_PER_SECOND: u64 = 100;
 
 pub struct Hub<S> {
     table: Slab<Entry<S>>,
@@ -133,14 +134,6 @@ pub struct Hub<S> {
 enum Asker {
     User(UserId),
     Address(IpAddr),
-}
-
-/// The end of it all, spread out.
-struct Drain {
-    began_ms: u64,
-    step_us: u64,
-    order: Vec<Ticket>,
-    done: usize,
 }
 
 impl<S> Hub<S> {
@@ -178,7 +171,7 @@ impl<S> Hub<S> {
         self.rules = rules;
     }
 
-    /// A new connection. `None`: there is no room even to say so.
+    /// A new connection; given back where there is no room even to say so.
     pub fn accept(&mut self, now: Now, socket: S, address: IpAddr, door: Door) -> Result<Ticket, S> {
         let full = door == Door::Public && self.table.len() >= self.rules.connections;
         if full && self.table.len() >= self.rules.connections + TURNED_AWAY_MAX {
@@ -208,10 +201,10 @@ impl<S> Hub<S> {
         self.set_deadline(ticket, now.monotonic_ms().saturating_add(idle_ms(&self.rules.limits)));
         if full {
             self.effects.events.push(Event::Refused { cause: "connections", status: 503 });
-            self.last_reply(now, ticket, &Reply::unavailable("Too many connections.", 2 + self.jitter(ticket, 4)));
+            self.last_reply(now, ticket, Reply::unavailable("Too many connections.", 2 + self.jitter(ticket, 4)));
         } else if crowded && door == Door::Public {
             self.effects.events.push(Event::Refused { cause: "connections_per_ip", status: 429 });
-            self.last_reply(now, ticket, &Reply::too_many(10));
+            self.last_reply(now, ticket, Reply::too_many(10));
         }
         Ok(ticket)
     }
@@ -409,7 +402,7 @@ impl<S> Hub<S> {
                 Stage::Idle => self.begin_closing(now, ticket),
                 Stage::Head | Stage::Body => {
                     self.effects.events.push(Event::Refused { cause: "request_timeout", status: 408 });
-                    self.last_reply(now, ticket, &Reply::faulty(408, "The request took too long."));
+                    self.last_reply(now, ticket, Reply::faulty(408, "The request took too long."));
                 }
             },
             State::Echo(_) => {}
@@ -418,7 +411,7 @@ impl<S> Hub<S> {
     }
 
     /// An answer after which the connection ends.
-    fn last_reply(&mut self, now: Now, ticket: Ticket, reply: &Reply) {
+    fn last_reply(&mut self, now: Now, ticket: Ticket, reply: Reply) {
         let response = response(reply).closing();
         let date = self.date(now).to_owned();
         if let Some(connection) = self.connection(ticket) {
@@ -444,54 +437,6 @@ impl<S> Hub<S> {
         self.set_deadline(ticket, now.monotonic_ms() + LAST_WORDS_MS);
         self.flush_later(ticket);
         self.effects.resume.push(ticket);
-    }
-
-    /// SIGTERM: not ready, no new work, sockets closed one after the other.
-    pub fn drain(&mut self, now: Now) {
-        if self.drain.is_some() {
-            return;
-        }
-        self.effects.events.push(Event::Draining { open: self.table.len() });
-        let (mut first, mut last, mut http) = (Vec::new(), Vec::new(), Vec::new());
-        for (key, entry) in &self.table {
-            let ticket = Ticket { key: key as u32, generation: entry.connection.generation };
-            let owes = entry.connection.cold.as_ref().is_some_and(|cold| !cold.unacknowledged.is_empty());
-            match &entry.connection.state {
-                State::Http(h) if h.waiting.is_none() && h.stage == Stage::Idle => http.push(ticket),
-                State::Feed(_) | State::Echo(_) if owes => last.push(ticket),
-                State::Feed(_) | State::Echo(_) => first.push(ticket),
-                State::Http(_) | State::Closing { .. } => {}
-            }
-        }
-        http.into_iter().for_each(|ticket| self.begin_closing(now, ticket));
-        first.append(&mut last);
-        let spread_us = u64::try_from(self.rules.drain.as_micros()).unwrap_or(u64::MAX);
-        let step_us = (spread_us / (first.len() as u64).max(1)).min(1_000_000 / DRAIN_PER_SECOND);
-        self.drain = Some(Drain { began_ms: now.monotonic_ms(), step_us, order: first, done: 0 });
-        self.drain_step(now);
-    }
-
-    fn drain_step(&mut self, now: Now) {
-        let Some(drain) = &mut self.drain else { return };
-        let until = (now.monotonic_ms() - drain.began_ms) * 1_000 / drain.step_us.max(1) + 1;
-        let until = usize::try_from(until).unwrap_or(usize::MAX).min(drain.order.len());
-        let due: Vec<Ticket> = drain.order.get(drain.done..until).unwrap_or_default().to_vec();
-        drain.done = drain.done.max(until);
-        for ticket in due {
-            self.close_socket(now, ticket, crate::websocket::close::GOING_AWAY, "shutting down", "drained");
-        }
-    }
-
-    /// Over how long a drain spreads.
-    #[must_use]
-    pub fn drain_time(&self) -> Duration {
-        self.rules.drain
-    }
-
-    /// Whether a drain has nothing left to wait for.
-    #[must_use]
-    pub fn is_drained(&self) -> bool {
-        self.drain.is_some() && self.table.is_empty() && self.outstanding == 0
     }
 
     /// Writing fails, or works again.
@@ -598,15 +543,6 @@ impl<S> Hub<S> {
     }
 }
 
-impl Drain {
-    fn next_ms(&self) -> u64 {
-        if self.done >= self.order.len() {
-            return NEVER;
-        }
-        self.began_ms + self.done as u64 * self.step_us / 1_000 + 1
-    }
-}
-
 fn rates_of(limits: &Limits) -> (Rates<Asker>, Rate) {
     (
         Rates::new(Rate::new(limits.requests_per_second, limits.requests_burst)),
@@ -623,11 +559,11 @@ fn idle_ms(limits: &Limits) -> u64 {
     if limits.idle_timeout.is_zero() { NEVER } else { ms(limits.idle_timeout) }
 }
 
-/// The bytes of an answer, but for what the request says about them.
-fn response(reply: &Reply) -> Response {
+/// An answer, but for what its request says about it.
+fn response(reply: Reply) -> Response {
     let mut response = Response::new(reply.status).header("Cache-Control", "no-store");
-    for (name, value) in &reply.headers {
-        response = response.header(name, value.clone());
+    for (name, value) in reply.headers {
+        response = response.header(name, value);
     }
-    if reply.body.is_empty() { response } else { response.json_body(reply.body.clone().into_bytes()) }
+    if reply.body.is_empty() { response } else { response.json_body(reply.body.into_bytes()) }
 }

@@ -70,7 +70,7 @@ impl<S> Hub<S> {
         if more {
             // The next page is asked for once this one is out; where nothing was on it, that is now.
             if page.ids.is_empty() {
-                self.next_page(now, ticket);
+                self.next_page(ticket);
             }
         } else {
             self.go_live(now, ticket, page.upto);
@@ -82,7 +82,7 @@ impl<S> Hub<S> {
     }
 
     /// The socket has drained: what follows, if it is still replaying.
-    pub(super) fn next_page(&mut self, now: Now, ticket: Ticket) {
+    pub(super) fn next_page(&mut self, ticket: Ticket) {
         let replay_max = self.rules.replay_max;
         let Some(connection) = self.connection(ticket) else { return };
         let Some(feed) = connection.feed() else { return };
@@ -96,7 +96,6 @@ impl<S> Hub<S> {
         let backlog = Backlog { user, channel, from, mark: replay.mark, replay_max };
         self.outstanding += 1;
         self.effects.reads.push(Ask { query: Query::Backlog(backlog), ticket });
-        let _ = now;
     }
 
     fn establish(&mut self, now: Now, ticket: Ticket, skipped: u64) {

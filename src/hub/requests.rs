@@ -11,6 +11,7 @@ use crate::api::routes::{Access, Door, Resource, Route, route};
 use crate::auth::{Caller, Claims};
 use crate::clock::Now;
 use crate::http::{self, BodyLength, CONTINUE, Method, Request, Stage, Step, Terms, upgrade};
+use crate::matching::UserId;
 use crate::notification::NotificationId;
 use crate::storage::job::{Ask, Idempotency, Standing, Ticket};
 use crate::websocket::Session;
@@ -20,12 +21,6 @@ use std::net::IpAddr;
 /// Bytes of a refused request's body that are read past; a longer one ends the connection.
 const SKIP_MAX: usize = 256 * 1024;
 const IDEMPOTENCY_KEY_MAX: usize = 128;
-
-/// What becomes of a head.
-enum Judged {
-    Admit(usize),
-    Refuse(Reply),
-}
 
 impl<S> Hub<S> {
     /// Takes requests out of `input[start..end]` until one has to wait.
@@ -75,7 +70,7 @@ impl<S> Hub<S> {
                         Some(status) => {
                             self.effects.events.push(Event::Refused { cause: refusal.cause(), status });
                             let detail = format!("Bad request: {}.", refusal.cause());
-                            self.last_reply(now, ticket, &Reply::faulty(status, &detail));
+                            self.last_reply(now, ticket, Reply::faulty(status, &detail));
                         }
                         None => self.begin_closing(now, ticket),
                     }
@@ -114,29 +109,28 @@ impl<S> Hub<S> {
         expects_continue: bool,
         body_is_to_come: bool,
     ) {
-        match self.judge(now, ticket, request, body) {
-            Judged::Admit(body_max) => {
-                let Some(connection) = self.connection(ticket) else { return };
+        let known = route(self.door(ticket), request.method, request.path);
+        let template = known.as_ref().map_or("other", |route| route.resource.template());
+        let judged = match self.rules.verifier {
+            None => judge_echo(request),
+            Some(_) => known.and_then(|route| self.judge(now, ticket, request, body, route)),
+        };
+        let Some(connection) = self.connection(ticket) else { return };
+        let State::Http(http) = &mut connection.state else { return };
+        match judged {
+            Ok(body_max) => {
+                http.reader.admit(body_max);
                 if expects_continue && body_is_to_come {
                     connection.cold().outbound.push(|out| out.extend_from_slice(CONTINUE));
                     self.flush_later(ticket);
                 }
-                if let Some(State::Http(http)) = self.connection(ticket).map(|connection| &mut connection.state) {
-                    http.reader.admit(body_max);
-                }
             }
-            Judged::Refuse(reply) => {
-                let Some(connection) = self.connection(ticket) else { return };
-                if let State::Http(http) = &mut connection.state {
-                    http.reader.skip(SKIP_MAX);
-                    http.admitted = None;
-                }
+            Err(reply) => {
+                http.reader.skip(SKIP_MAX);
                 let mut terms = request.terms();
                 // Whoever asked whether to send the body will not send it: where the next request begins is unknown.
                 terms.keep_alive &= !expects_continue;
-                let template =
-                    route(self.door(ticket), request.method, request.path).map_or("other", |r| r.resource.template());
-                self.respond(now, ticket, &reply, terms, request, template);
+                self.respond(now, ticket, reply, terms, request, template);
             }
         }
     }
@@ -148,35 +142,30 @@ impl<S> Hub<S> {
         }
     }
 
-    /// In the contract's order: path 404, method 405, then for sockets 426, 400, 403, 401, 403, 429, 503, and for the
-    /// rest 429, 401, 403, 415, 413.
-    fn judge(&mut self, now: Now, ticket: Ticket, request: &Request<'_>, body: BodyLength) -> Judged {
-        if self.rules.verifier.is_none() {
-            return self.judge_echo(request);
-        }
-        let door = self.door(ticket);
-        let route = match route(door, request.method, request.path) {
-            Ok(route) => route,
-            Err(reply) => return Judged::Refuse(reply),
-        };
+    /// In the contract's order: for sockets 426, 400, 403, 401, 403, 429, 503, for the rest 429, 401, 403, 415, 413. How
+    /// many bytes of body are taken.
+    fn judge(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        request: &Request<'_>,
+        body: BodyLength,
+        route: Route,
+    ) -> Result<usize, Reply> {
         if request.method == Method::Options {
-            return Judged::Refuse(Reply::no_content().with_header("Allow", route.resource.allow()));
+            return Err(preflight(route));
         }
         if route.access == Access::Anyone {
-            self.admit(ticket, Admitted { route, caller: Caller::Service });
-            return Judged::Admit(self.rules.limits.body);
+            self.admit(ticket, Admitted { route, caller: Caller::Service, expires_ms: i64::MAX });
+            return Ok(self.rules.limits.body);
         }
         if let Resource::Socket(_, user) = route.resource {
-            return match self.judge_handshake(now, ticket, request, user) {
-                Ok(()) => {
-                    self.admit(ticket, Admitted { route, caller: Caller::User(user) });
-                    Judged::Admit(0)
-                }
-                Err(reply) => {
-                    self.effects.events.push(Event::Refused { cause: "handshake", status: reply.status });
-                    Judged::Refuse(reply)
-                }
-            };
+            let judged = self.judge_handshake(now, ticket, request, user);
+            let claims = judged.inspect_err(|reply| {
+                self.effects.events.push(Event::Refused { cause: "handshake", status: reply.status });
+            })?;
+            self.admit(ticket, Admitted { route, caller: claims.caller, expires_ms: claims.expires_at_ms });
+            return Ok(0);
         }
         let claims = self.authenticate(now, request, false);
         let asker = match claims {
@@ -187,33 +176,26 @@ impl<S> Hub<S> {
         if let Some(asker) = asker
             && let Err(wait_us) = self.requests.take(asker, now.monotonic_us)
         {
-            return Judged::Refuse(Reply::too_many(wait_us.div_ceil(1_000_000)));
+            return Err(Reply::too_many(wait_us.div_ceil(1_000_000)));
         }
-        let caller = match claims {
-            Ok(claims) => claims.caller,
-            Err(why) => return Judged::Refuse(Reply::unauthorized(&why)),
-        };
-        let allowed = match (route.access, caller) {
-            (Access::Anyone | Access::UserOrService, _) => true,
-            (Access::User, caller) => caller != Caller::Service,
-            (Access::Service, caller) => caller == Caller::Service,
+        let Claims { caller, expires_at_ms: expires_ms } = claims.map_err(|why| Reply::unauthorized(&why))?;
+        let allowed = match route.access {
+            Access::Anyone | Access::UserOrService => true,
+            Access::User => caller != Caller::Service,
+            Access::Service => caller == Caller::Service,
         };
         if !allowed {
-            return Judged::Refuse(Reply::forbidden());
+            return Err(Reply::forbidden());
         }
         let body_max = requests::body_max(route, self.rules.limits.body);
-        if body != BodyLength::None
-            && let Err(reply) = requests::media_type(request)
-        {
-            return Judged::Refuse(reply);
+        if body != BodyLength::None {
+            requests::media_type(request)?;
         }
-        if let BodyLength::Known(length) = body
-            && length > body_max
-        {
-            return Judged::Refuse(Reply::faulty(413, &format!("The body may have {body_max} bytes.")));
+        if matches!(body, BodyLength::Known(length) if length > body_max) {
+            return Err(Reply::faulty(413, &format!("The body may have {body_max} bytes.")));
         }
-        self.admit(ticket, Admitted { route, caller });
-        Judged::Admit(body_max)
+        self.admit(ticket, Admitted { route, caller, expires_ms });
+        Ok(body_max)
     }
 
     fn admit(&mut self, ticket: Ticket, admitted: Admitted) {
@@ -222,23 +204,13 @@ impl<S> Hub<S> {
         }
     }
 
-    fn judge_echo(&mut self, request: &Request<'_>) -> Judged {
-        if request.method != Method::Get {
-            return Judged::Refuse(Reply::method_not_allowed(request.method.as_str(), "GET"));
-        }
-        match upgrade::check(request) {
-            Ok(_) => Judged::Admit(0),
-            Err(fault) => Judged::Refuse(upgrade_refusal(fault)),
-        }
-    }
-
     fn judge_handshake(
         &mut self,
         now: Now,
         ticket: Ticket,
         request: &Request<'_>,
-        user: crate::matching::UserId,
-    ) -> Result<(), Reply> {
+        user: UserId,
+    ) -> Result<Claims, Reply> {
         upgrade::check(request).map_err(upgrade_refusal)?;
         if let Some(origin) = request.header("origin")
             && !self.allows_origin(origin)
@@ -264,7 +236,7 @@ impl<S> Hub<S> {
         if self.is_overloaded() {
             return Err(Reply::unavailable("Overloaded.", 1 + self.jitter(ticket, 5)));
         }
-        Ok(())
+        Ok(claims)
     }
 
     /// Where a token may stand; a bad one in one place is not rescued by another.
@@ -318,16 +290,16 @@ impl<S> Hub<S> {
         let Some(connection) = self.connection(ticket) else { return };
         let peer = connection.address;
         let State::Http(http) = &mut connection.state else { return };
-        let Some(Admitted { route, caller }) = http.admitted.take() else {
+        let Some(Admitted { route, caller, expires_ms }) = http.admitted.take() else {
             return self.upgrade_echo(ticket, request);
         };
         if let Resource::Socket(..) = route.resource {
-            return self.upgrade(now, ticket, request, route);
+            return self.upgrade(now, ticket, request, route, expires_ms);
         }
         let key = match idempotency(route, caller, request) {
             Ok(key) => key,
             Err(reply) => {
-                return self.respond(now, ticket, &reply, request.terms(), request, route.resource.template());
+                return self.respond(now, ticket, reply, request.terms(), request, route.resource.template());
             }
         };
         let https = self.rules.proxies.iter().any(|proxy| proxy.contains(peer))
@@ -362,7 +334,7 @@ impl<S> Hub<S> {
                 return self.effects.reads.push(Ask { query, ticket });
             }
         };
-        self.respond(now, ticket, &reply, request.terms(), request, route.resource.template());
+        self.respond(now, ticket, reply, request.terms(), request, route.resource.template());
     }
 
     fn wait(&mut self, now: Now, ticket: Ticket, request: &Request<'_>, route: Route) {
@@ -373,49 +345,37 @@ impl<S> Hub<S> {
     }
 
     /// The answer that a waiting request gets.
-    pub(super) fn answer_waiting(&mut self, now: Now, ticket: Ticket, reply: &Reply) {
+    pub(super) fn answer_waiting(&mut self, now: Now, ticket: Ticket, reply: Reply) {
         let Some(connection) = self.connection(ticket) else { return };
         let State::Http(http) = &mut connection.state else { return };
         let Some(waiting) = http.waiting.take() else { return };
-        let template = waiting.route.resource.template();
         self.effects.events.push(Event::Request {
             method: waiting.route.method.as_str(),
-            route: template,
+            route: waiting.route.resource.template(),
             status: reply.status,
             took_us: now.monotonic_us.saturating_sub(waiting.asked_us),
         });
-        self.write_reply(now, ticket, reply, waiting.terms, waiting.origin.as_deref(), waiting.route.resource.allow());
+        self.write_reply(now, ticket, reply, waiting.terms, waiting.origin.as_deref());
         self.track_stage(now, ticket);
         self.resume(now, ticket);
     }
 
+    /// Answers at once.
     fn respond(
         &mut self,
         now: Now,
         ticket: Ticket,
-        reply: &Reply,
+        reply: Reply,
         terms: Terms,
         request: &Request<'_>,
         template: &'static str,
     ) {
         let method = request.method.as_str();
         self.effects.events.push(Event::Request { method, route: template, status: reply.status, took_us: 0 });
-        let allow = reply.headers.iter().find(|(name, _)| *name == "Allow").map_or("", |(_, value)| match value {
-            std::borrow::Cow::Borrowed(list) => list,
-            std::borrow::Cow::Owned(_) => "",
-        });
-        self.write_reply(now, ticket, reply, terms, request.header("origin"), allow);
+        self.write_reply(now, ticket, reply, terms, request.header("origin"));
     }
 
-    fn write_reply(
-        &mut self,
-        now: Now,
-        ticket: Ticket,
-        reply: &Reply,
-        mut terms: Terms,
-        origin: Option<&str>,
-        allow: &'static str,
-    ) {
+    fn write_reply(&mut self, now: Now, ticket: Ticket, reply: Reply, mut terms: Terms, origin: Option<&str>) {
         terms.keep_alive &= self.drain.is_none();
         let mut response = response(reply);
         if let Some(origin) = origin.filter(|origin| self.allows_origin(origin)) {
@@ -424,12 +384,6 @@ impl<S> Hub<S> {
                 .header("Access-Control-Allow-Origin", if any { "*".to_owned() } else { origin.to_owned() })
                 .header("Access-Control-Expose-Headers", "Retry-After, WWW-Authenticate")
                 .header("Vary", "Origin");
-            if reply.status == 204 {
-                response = response
-                    .header("Access-Control-Allow-Methods", allow)
-                    .header("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key")
-                    .header("Access-Control-Max-Age", "600");
-            }
         }
         let date = self.date(now).to_owned();
         let Some(connection) = self.connection(ticket) else { return };
@@ -463,9 +417,9 @@ impl<S> Hub<S> {
     }
 
     /// The 101, a place in the index, and the question what this user has missed.
-    fn upgrade(&mut self, now: Now, ticket: Ticket, request: &Request<'_>, route: Route) {
+    fn upgrade(&mut self, now: Now, ticket: Ticket, request: &Request<'_>, route: Route, expires_ms: i64) {
         let Resource::Socket(channel, user) = route.resource else { return };
-        let (Ok(accept), Ok(claims)) = (upgrade::check(request), self.authenticate(now, request, true)) else { return };
+        let Ok(accept) = upgrade::check(request) else { return }; // cannot fail: the head was judged
         let subprotocol = upgrade::bearer_subprotocol(request).map(|_| "bearer");
         let since = request.query("since").filter(|since| !since.is_empty());
         let now_ms = now.monotonic_ms();
@@ -482,7 +436,7 @@ impl<S> Hub<S> {
             pinged: None,
             heard_ms: now_ms,
             pong_due_ms: 0,
-            expires_ms: claims.expires_at_ms,
+            expires_ms,
             warned: false,
             refusals: 0,
             messages_tat_us: 0,
@@ -495,6 +449,24 @@ impl<S> Hub<S> {
         self.effects.events.push(Event::Opened { user, channel, open: self.feeds });
         self.begin_replay(now, ticket, since.as_deref());
     }
+}
+
+/// The answer to OPTIONS (Fetch, "CORS-preflight request"): what an allowed origin may send.
+fn preflight(route: Route) -> Reply {
+    let allow = route.resource.allow();
+    Reply::no_content()
+        .with_header("Allow", allow)
+        .with_header("Access-Control-Allow-Methods", allow)
+        .with_header("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key")
+        .with_header("Access-Control-Max-Age", "600")
+}
+
+/// An echo server takes any path and knows nobody.
+fn judge_echo(request: &Request<'_>) -> Result<usize, Reply> {
+    if request.method != Method::Get {
+        return Err(Reply::method_not_allowed(request.method.as_str(), "GET"));
+    }
+    upgrade::check(request).map(|_| 0).map_err(upgrade_refusal)
 }
 
 fn upgrade_refusal(fault: upgrade::UpgradeFault) -> Reply {

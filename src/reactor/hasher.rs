@@ -4,6 +4,7 @@
 use crate::api::command::Command;
 use crate::inbox::{Letter, Postbox};
 use crate::storage::job::Ticket;
+use std::io;
 use std::sync::mpsc::{Sender, channel};
 
 /// The queue to the thread; the hub bounds it.
@@ -12,20 +13,20 @@ pub(super) struct Hasher {
 }
 
 impl Hasher {
-    pub(super) fn start(post: Postbox) -> Self {
+    pub(super) fn start(post: Postbox) -> io::Result<Self> {
         let (tasks, queue) = channel::<(Ticket, Command)>();
-        // Detached: it ends with its queue. Where no thread can be had, tasks find no taker and the caller hears 503
-        // at the client's time-out; the server has greater worries then.
-        let _ = std::thread::Builder::new().name("hasher".to_owned()).spawn(move || {
+        // Detached: it ends with its queue.
+        std::thread::Builder::new().name("hasher".to_owned()).spawn(move || {
             for (ticket, mut command) in queue {
                 command.hash_password();
                 post.post(Letter::Hashed { ticket, command });
             }
-        });
-        Self { tasks }
+        })?;
+        Ok(Self { tasks })
     }
 
     pub(super) fn hash(&self, ticket: Ticket, command: Command) {
+        // The thread lives as long as this.
         let _ = self.tasks.send((ticket, command));
     }
 }

@@ -25,6 +25,10 @@ impl Journal {
         }
     }
 
+    pub(super) fn obey(&mut self, level: Level) {
+        self.log.obey(level);
+    }
+
     pub(super) fn end(self) {
         self.log.end();
     }

@@ -47,6 +47,7 @@ pub struct Entrance {
     listeners: Vec<Listener>,
     post: Postbox,
     inbox: Receiver<Letter>,
+    hasher: Hasher,
 }
 
 impl Entrance {
@@ -57,7 +58,8 @@ impl Entrance {
             // A reactor that cannot be woken still looks at its inbox at its next deadline.
             let _ = waker.wake();
         });
-        Ok(Self { poll, listeners: Vec::new(), post, inbox })
+        let hasher = Hasher::start(post.clone())?;
+        Ok(Self { poll, listeners: Vec::new(), post, inbox, hasher })
     }
 
     /// For the threads that answer.
@@ -77,9 +79,6 @@ impl Entrance {
     }
 }
 
-/// Ends the process in an orderly way, or tells what was reloaded.
-pub type Reload = Box<dyn FnMut() -> Option<Rules>>;
-
 pub struct Reactor {
     poll: Poll,
     listeners: Vec<Listener>,
@@ -89,7 +88,6 @@ pub struct Reactor {
     hasher: Hasher,
     clock: Clock,
     journal: Journal,
-    reload: Reload,
     buffer: Box<[u8]>,
     /// Connections that may have bytes for us.
     ready: Vec<Ticket>,
@@ -108,7 +106,6 @@ impl Reactor {
         census: &Census,
         layer: Option<ChannelLayer>,
         log: Log,
-        reload: Reload,
     ) -> Self {
         let seed = uuid::Uuid::new_v4().as_u64_pair().0;
         Self {
@@ -117,10 +114,9 @@ impl Reactor {
             listeners: entrance.listeners,
             inbox: entrance.inbox,
             layer,
-            hasher: Hasher::start(entrance.post),
+            hasher: entrance.hasher,
             clock,
             journal: Journal::new(log),
-            reload,
             buffer: vec![0; READ_MAX].into_boxed_slice(),
             ready: Vec::new(),
             stop_at_ms: None,
@@ -231,12 +227,13 @@ impl Reactor {
                         listener.accept_at_ms = None;
                         break;
                     }
-                    // A client that gave up, or no descriptor left: the next one waits without making a new event.
-                    Err(e) if matches!(e.raw_os_error(), Some(23 | 24)) => {
+                    // A client that gave up while it waited.
+                    Err(e) if matches!(e.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
+                    // No descriptor or memory left: who waits makes no new event, and asking at once would spin.
+                    Err(_) => {
                         listener.accept_at_ms = Some(now_ms + ACCEPT_AGAIN_MS);
                         break;
                     }
-                    Err(_) => {}
                 }
             }
         }
@@ -267,13 +264,12 @@ impl Reactor {
                 Letter::Answered(outcomes) => self.hub.answered(now, outcomes),
                 Letter::Hashed { ticket, command } => self.hub.hashed(now, ticket, command),
                 Letter::Health(failure) => self.hub.health(failure),
-                Letter::Signal(signal_hook::consts::SIGHUP) => {
-                    if let Some(rules) = (self.reload)() {
-                        self.hub.obey(rules);
-                    }
+                Letter::Reload { rules, level } => {
+                    self.hub.obey(*rules);
+                    self.journal.obey(level);
                 }
-                Letter::Signal(_) if self.stop_at_ms.is_some() => self.stopped = true,
-                Letter::Signal(_) => {
+                Letter::Stop if self.stop_at_ms.is_some() => self.stopped = true,
+                Letter::Stop => {
                     self.listeners.clear();
                     self.hub.drain(now);
                     let all = self.hub.drain_time() + AFTER_DRAIN;

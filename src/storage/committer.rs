@@ -139,6 +139,7 @@ impl Committer {
             if !self.rows.db.is_autocommit() {
                 let _ = self.rows.db.execute_batch("ROLLBACK");
             }
+            // Where even this cannot be read, the probe reads it once writing works again; ids only leave a gap.
             let _ = self.rows.reload();
         }
         applied

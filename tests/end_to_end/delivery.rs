@@ -191,7 +191,7 @@ fn nothing_acknowledged_is_lost_in_a_kill() {
             for _ in 0..=round % 7 {
                 server.try_call("GET", "/health/live", None, None);
             }
-            server_kill(&server);
+            server.signal("-KILL");
             posters.into_iter().flat_map(|poster| poster.join().unwrap()).collect::<Vec<_>>()
         });
         server.kill();
@@ -216,9 +216,4 @@ fn nothing_acknowledged_is_lost_in_a_kill() {
             "forked or foreign"
         );
     }
-}
-
-/// SIGKILL by pid, while others hold the server.
-fn server_kill(server: &Server) {
-    std::process::Command::new("kill").args(["-9", &server.pid().to_string()]).status().unwrap();
 }

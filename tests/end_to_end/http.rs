@@ -92,17 +92,3 @@ fn one_connection_too_many_is_told_when_to_come_back() {
     assert_eq!((refused.status, &refused.body["success"]), (503, &json!(false)));
     assert!(refused.head.contains("Retry-After: "), "{}", refused.head);
 }
-
-#[test]
-fn the_demo_introduces_itself() {
-    let mut demo = std::process::Command::new(env!("CARGO_BIN_EXE_habittod"))
-        .args(["demo", "--listen", "127.0.0.1:0"])
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines = std::io::BufRead::lines(std::io::BufReader::new(demo.stdout.take().unwrap()));
-    let curl = lines.map_while(Result::ok).find(|line| line.contains("curl -X POST 'http://127.0.0.1:"));
-    demo.kill().unwrap();
-    demo.wait().unwrap();
-    assert!(curl.is_some_and(|line| line.contains("/api/properties/1/like/")));
-}

@@ -6,5 +6,6 @@
 mod delivery;
 mod device;
 mod http;
+mod operation;
 mod server;
 mod tokens;

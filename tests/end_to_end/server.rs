@@ -47,6 +47,20 @@ impl Server {
         (self.process, self.address) = spawn(self.folder.path(), &self.env);
     }
 
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Sends a signal, by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.pid().to_string()]).status().unwrap().success());
+    }
+
+    /// How it ended.
+    pub(crate) fn wait(&mut self) -> std::process::ExitStatus {
+        self.process.wait().unwrap()
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.process.id()
     }
