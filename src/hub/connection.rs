@@ -2,32 +2,33 @@
 //! Never looks at another connection. Enter at [`Connection`].
 
 use super::outbound::Outbound;
+use super::rates::Arrival;
 use crate::api::routes::{Door, Route};
 use crate::auth::Caller;
+use crate::clock::Now;
 use crate::http::{Reader, Stage, Terms};
 use crate::matching::UserId;
 use crate::notification::{Channel, NotificationId};
 use crate::websocket::Session;
 use std::collections::VecDeque;
-use std::net::IpAddr;
 
 /// No deadline.
 pub(super) const NEVER: u64 = u64::MAX;
 /// No neighbour in the user's list.
 pub(super) const NOBODY: u32 = u32::MAX;
 
-/// One connection. An idle socket is this and nothing else.
+/// One connection. An idle socket is this and nothing else: each byte here is one for every socket.
 pub(super) struct Connection {
     pub generation: u32,
-    pub state: State,
-    /// Monotonic milliseconds at which something is due, and the one under which it is filed: it may be later.
-    pub deadline_ms: u64,
-    pub filed_ms: u64,
-    pub opened_ms: u64,
-    /// The client, or the proxy in front of it until a request says whom it speaks for.
-    pub address: IpAddr,
+    /// Where the peer's address is kept: see `Addresses`.
+    pub address: u32,
+    /// Monotonic seconds.
+    pub opened_s: u32,
     /// Whether it stands in this turn's list of those to flush.
     pub in_flush: bool,
+    /// Monotonic milliseconds under which it stands among the deadlines; it may be due later.
+    pub filed_ms: u64,
+    pub state: State,
     pub cold: Option<Box<Cold>>,
 }
 
@@ -35,10 +36,11 @@ pub(super) enum State {
     Http(Box<Http>),
     Feed(Feed),
     /// `habittod echo`
-    Echo(Session),
+    Echo,
     /// Everything is said: what is queued goes out, then nothing more is listened to.
     Closing {
         shut: bool,
+        until_ms: u64,
     },
 }
 
@@ -46,6 +48,8 @@ pub(super) enum State {
 pub(super) struct Http {
     pub reader: Reader,
     pub stage: Stage,
+    /// When this stage, or an answer that is not taken, has lasted too long.
+    pub until_ms: u64,
     pub door: Door,
     /// What the head was found good for; the body is on its way.
     pub admitted: Option<Admitted>,
@@ -72,29 +76,122 @@ pub(super) struct Waiting {
 /// A connection after the upgrade.
 pub(super) struct Feed {
     pub user: UserId,
-    pub channel: Channel,
-    pub session: Session,
-    pub phase: Phase,
     /// The newest row sent here; nothing up to it is sent again.
-    pub sent: NotificationId,
-    /// The first row sent here, 0 while there is none.
-    pub first_sent: NotificationId,
-    /// What the Ping under way names; `None`: no Ping is under way.
-    pub pinged: Option<NotificationId>,
-    /// Monotonic ms of the last life sign, and when a Pong is due at the latest.
-    pub heard_ms: u64,
-    pub pong_due_ms: u64,
+    sent: NotificationId,
+    /// How far behind `sent` the first row sent here lies, and the one that the Ping under way names.
+    first_behind: Behind,
+    pinged_behind: Behind,
+    /// Monotonic ms: when the peer has been silent for too long: then it gets a Ping, or has not answered one.
+    pub silent_ms: u64,
+    pub awaits_pong: bool,
     /// Wall ms.
     pub expires_ms: i64,
     pub warned: bool,
     /// Messages turned away in a row.
     pub refusals: u8,
-    /// Theoretical arrival times (GCRA), monotonic µs.
-    pub messages_tat_us: u64,
-    pub control_tat_us: u64,
+    pub messages: Arrival,
+    pub controls: Arrival,
+    pub channel: Channel,
+    pub phase: Phase,
     /// Neighbours in the user's list: places in the table.
     pub previous: u32,
     pub next: u32,
+}
+
+/// A distance from a row back to an older one, in half the bytes: `NONE` where there is no such row.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Behind(u32);
+
+impl Behind {
+    const NONE: Self = Self(u32::MAX);
+    /// Too far to tell.
+    const FAR: u32 = u32::MAX - 1;
+
+    fn of(self, newest: NotificationId) -> Option<NotificationId> {
+        (self != Self::NONE).then(|| match self.0 {
+            Self::FAR => NotificationId(0),
+            rows => NotificationId(newest.0 - i64::from(rows)),
+        })
+    }
+
+    fn advance(&mut self, rows: i64) {
+        if *self != Self::NONE {
+            self.0 = self.0.saturating_add(u32::try_from(rows).unwrap_or(u32::MAX)).min(Self::FAR);
+        }
+    }
+}
+
+/// Before a token ends, its socket is told.
+const WARN_BEFORE_MS: i64 = 30_000;
+/// The end of a token is a moment of the wall clock, which may jump: it is looked at this often.
+const LOOK_EVERY_MS: u64 = 60_000;
+
+impl Feed {
+    pub(super) fn new(user: UserId, channel: Channel, expires_ms: i64, silent_ms: u64) -> Self {
+        Self {
+            user,
+            sent: NotificationId(0),
+            first_behind: Behind::NONE,
+            pinged_behind: Behind::NONE,
+            silent_ms,
+            awaits_pong: false,
+            expires_ms,
+            warned: false,
+            refusals: 0,
+            messages: Arrival::default(),
+            controls: Arrival::default(),
+            channel,
+            phase: Phase::Loading,
+            previous: NOBODY,
+            next: NOBODY,
+        }
+    }
+
+    pub(super) fn sent(&self) -> NotificationId {
+        self.sent
+    }
+
+    /// The first row that was sent here.
+    pub(super) fn first_sent(&self) -> Option<NotificationId> {
+        self.first_behind.of(self.sent)
+    }
+
+    /// The row that the Ping under way names.
+    pub(super) fn pinged(&self) -> Option<NotificationId> {
+        self.pinged_behind.of(self.sent)
+    }
+
+    pub(super) fn set_pinged(&mut self, under_way: bool) {
+        self.pinged_behind = if under_way { Behind(0) } else { Behind::NONE };
+    }
+
+    /// Nothing up to this row will be sent any more.
+    pub(super) fn pass(&mut self, row: NotificationId) {
+        let rows = (row.0 - self.sent.0).max(0);
+        self.first_behind.advance(rows);
+        self.pinged_behind.advance(rows);
+        self.sent.0 += rows;
+    }
+
+    /// These rows were sent, in order.
+    pub(super) fn note_sent(&mut self, first: NotificationId, last: NotificationId) {
+        self.pass(first);
+        if self.first_behind == Behind::NONE {
+            self.first_behind = Behind(0);
+        }
+        self.pass(last);
+    }
+
+    /// Wall ms at which the client has to be told of its token, for the first time or the last.
+    pub(super) fn token_due_ms(&self) -> i64 {
+        let before_ms = if self.warned || self.phase == Phase::Loading { 0 } else { WARN_BEFORE_MS };
+        self.expires_ms.saturating_sub(before_ms)
+    }
+
+    fn due_ms(&self, now: Now) -> u64 {
+        let left_ms = self.token_due_ms().saturating_sub(now.wall_ms).max(0).cast_unsigned();
+        self.silent_ms.min(now.monotonic_ms() + left_ms.min(LOOK_EVERY_MS))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +207,8 @@ pub(super) enum Phase {
 pub(super) struct Cold {
     /// Bytes that came and are not used up.
     pub input: Vec<u8>,
-    /// Fragments of a message.
+    /// Where the stream of frames stands in the middle of a message, and its fragments.
+    pub session: Session,
     pub message: Vec<u8>,
     pub outbound: Outbound,
     /// Rows sent here that nobody has acknowledged.
@@ -135,6 +233,7 @@ pub(super) struct Replay {
 impl Cold {
     fn is_empty(&self) -> bool {
         self.input.is_empty()
+            && self.session == Session::default()
             && self.message.is_empty()
             && self.outbound.is_empty()
             && self.unacknowledged.is_empty()
@@ -151,6 +250,17 @@ impl Connection {
     pub(super) fn thaw(&mut self) {
         if self.cold.as_ref().is_some_and(|cold| cold.is_empty()) {
             self.cold = None;
+        }
+    }
+
+    /// When something is due: each state has one absolute deadline.
+    pub(super) fn due_ms(&self, now: Now) -> u64 {
+        match &self.state {
+            State::Http(http) if http.waiting.is_some() => NEVER,
+            State::Http(http) => http.until_ms,
+            State::Feed(feed) => feed.due_ms(now),
+            State::Echo => NEVER,
+            State::Closing { until_ms, .. } => *until_ms,
         }
     }
 

@@ -96,7 +96,7 @@ impl<S> Hub<S> {
                 }
                 continue;
             }
-            if n.id <= feed.sent {
+            if n.id <= feed.sent() {
                 continue;
             }
             let bytes = encoded.get_or_insert_with(|| frame::text(frames::notification(n).as_bytes()).into());

@@ -43,8 +43,8 @@ impl<S> Hub<S> {
             let owes = entry.connection.cold.as_ref().is_some_and(|cold| !cold.unacknowledged.is_empty());
             match &entry.connection.state {
                 State::Http(h) if h.waiting.is_none() && h.stage == Stage::Idle => http.push(ticket),
-                State::Feed(_) | State::Echo(_) if owes => last.push(ticket),
-                State::Feed(_) | State::Echo(_) => first.push(ticket),
+                State::Feed(_) | State::Echo if owes => last.push(ticket),
+                State::Feed(_) | State::Echo => first.push(ticket),
                 State::Http(_) | State::Closing { .. } => {}
             }
         }

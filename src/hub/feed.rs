@@ -1,10 +1,10 @@
 //! Owns a socket's conversation after the upgrade: messages, pings, receipts, the end of its token, its place in the
 //! index. Never encodes a message itself (`api::frames` does). Enter at `drive_frames` and `feed_due`.
 
-use super::connection::{Feed, NEVER, NOBODY, Phase, State};
+use super::connection::{Feed, NEVER, NOBODY, State};
 use super::event::Event;
 use super::rates::Rate;
-use super::{Hub, PIPELINE_BYTES, ms};
+use super::{Hub, PIPELINE_BYTES, ms, seconds};
 use crate::api::command::{Command, Query};
 use crate::api::frames::{self, Complaint};
 use crate::api::message::{self, Message};
@@ -14,11 +14,9 @@ use crate::config::Ack;
 use crate::matching::UserId;
 use crate::notification::NotificationId;
 use crate::storage::job::{Ask, Ticket};
-use crate::websocket::{self, Event as Said, close, frame};
+use crate::websocket::{self, Event as Said, Session, close, frame};
 use uuid::Uuid;
 
-/// Before a token ends, its socket is told.
-const WARN_BEFORE_MS: i64 = 30_000;
 /// Messages turned away in a row before the socket is closed.
 const REFUSALS_MAX: u8 = 100;
 /// Rows remembered as sent and not acknowledged; older ones are simply sent again at the next connect.
@@ -30,23 +28,20 @@ impl<S> Hub<S> {
     /// Takes frames out of `input`; gives back how many bytes are used up.
     pub(super) fn drive_frames(&mut self, now: Now, ticket: Ticket, input: &mut [u8]) -> usize {
         let Some(connection) = self.connection(ticket) else { return input.len() };
-        let echo = matches!(connection.state, State::Echo(_));
-        let mut message = connection.cold.as_mut().map(|cold| std::mem::take(&mut cold.message)).unwrap_or_default();
+        let echo = matches!(connection.state, State::Echo);
+        let cold = connection.cold.as_mut();
+        let (mut session, mut message) =
+            cold.map(|cold| (std::mem::take(&mut cold.session), std::mem::take(&mut cold.message))).unwrap_or_default();
         let limits = websocket::Limits { message: if echo { ECHO_MESSAGE_MAX } else { self.rules.limits.ws_message } };
-        if let Some(feed) = self.feed(ticket) {
-            feed.heard_ms = now.monotonic_ms();
-        }
+        self.heard(now, ticket);
         let mut used = 0;
         loop {
             let Some(connection) = self.connection(ticket) else { return input.len() };
-            if echo && connection.queued() > PIPELINE_BYTES {
-                break;
-            }
-            let session = match &mut connection.state {
-                State::Feed(feed) => &mut feed.session,
-                State::Echo(session) => session,
+            match &connection.state {
+                State::Echo if connection.queued() > PIPELINE_BYTES => break,
+                State::Feed(_) | State::Echo => {}
                 State::Http(_) | State::Closing { .. } => return input.len(),
-            };
+            }
             match session.read(input.get_mut(used..).unwrap_or_default(), &mut message, &limits) {
                 Ok((0, None)) => break,
                 Ok((count, said)) => {
@@ -63,12 +58,29 @@ impl<S> Hub<S> {
                 }
             }
         }
-        if let Some(connection) = self.connection(ticket)
-            && !message.is_empty()
+        if session != Session::default()
+            && let Some(connection) = self.connection(ticket)
         {
-            connection.cold().message = message;
+            let cold = connection.cold();
+            (cold.session, cold.message) = (session, message);
         }
         used
+    }
+
+    /// Any byte is a sign of life, but only a Pong answers a Ping.
+    fn heard(&mut self, now: Now, ticket: Ticket) {
+        let silent_ms = self.silent_at_ms(now);
+        if let Some(feed) = self.feed(ticket).filter(|feed| !feed.awaits_pong) {
+            feed.silent_ms = silent_ms;
+        }
+    }
+
+    /// When a socket that was heard of now will have been silent for too long.
+    pub(super) fn silent_at_ms(&self, now: Now) -> u64 {
+        match ms(self.rules.limits.ping_interval) {
+            0 => NEVER,
+            interval_ms => now.monotonic_ms().saturating_add(interval_ms),
+        }
     }
 
     fn echo(&mut self, now: Now, ticket: Ticket, said: Said<'_>) {
@@ -112,15 +124,15 @@ impl<S> Hub<S> {
 
     /// Any Pong is life; only the exact echo of the Ping under way is a receipt.
     fn hear_pong(&mut self, now: Now, ticket: Ticket, payload: &[u8]) {
-        let nonce = self.nonce(ticket);
+        let (nonce, silent_ms) = (self.nonce(ticket), self.silent_at_ms(now));
         let Some(feed) = self.feed(ticket) else { return };
-        feed.pong_due_ms = 0;
-        let echoed = feed.pinged.filter(|upto| ping_payload(nonce, *upto) == payload);
+        (feed.awaits_pong, feed.silent_ms) = (false, silent_ms);
+        let echoed = feed.pinged().filter(|upto| ping_payload(nonce, *upto) == payload);
         let Some(upto) = echoed else {
             self.control_is_allowed(now, ticket);
             return;
         };
-        feed.pinged = None;
+        feed.set_pinged(false);
         self.acknowledged(now, ticket, upto);
         self.ask_for_receipt(now, ticket);
     }
@@ -140,7 +152,7 @@ impl<S> Hub<S> {
     fn control_is_allowed(&mut self, now: Now, ticket: Ticket) -> bool {
         let rate = Rate::new(self.rules.limits.ws_control_per_second, self.rules.limits.ws_control_per_second);
         let Some(feed) = self.feed(ticket) else { return false };
-        let allowed = rate.take(&mut feed.control_tat_us, now.monotonic_us).is_ok();
+        let allowed = feed.controls.take(rate, now.monotonic_us).is_ok();
         if !allowed {
             self.close_socket(now, ticket, close::POLICY, "too many control frames", "control_rate");
         }
@@ -151,7 +163,7 @@ impl<S> Hub<S> {
         let limits = &self.rules.limits;
         let rate = Rate::new(limits.ws_messages_per_second, limits.ws_messages_burst);
         let Some(feed) = self.feed(ticket) else { return };
-        if rate.take(&mut feed.messages_tat_us, now.monotonic_us).is_err() {
+        if feed.messages.take(rate, now.monotonic_us).is_err() {
             feed.refusals = feed.refusals.saturating_add(1);
             if feed.refusals >= REFUSALS_MAX {
                 return self.close_socket(now, ticket, close::POLICY, "too many messages", "message_rate");
@@ -177,10 +189,10 @@ impl<S> Hub<S> {
     fn hear_ack(&mut self, now: Now, ticket: Ticket, user: UserId, channel: crate::notification::Channel, uuid: Uuid) {
         let Some(connection) = self.connection(ticket) else { return };
         let Some(feed) = connection.feed() else { return };
-        let (first, last) = (feed.first_sent, feed.sent);
-        if first == NotificationId(0) {
+        let last = feed.sent();
+        let Some(first) = feed.first_sent() else {
             return self.complain(now, ticket, Complaint::NotFound, &[uuid]);
-        }
+        };
         self.outstanding += 1;
         self.effects.reads.push(Ask { query: Query::WasSent { user, channel, uuid, first, last }, ticket });
     }
@@ -234,10 +246,7 @@ impl<S> Hub<S> {
         let Some(connection) = self.connection(ticket) else { return };
         let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return };
         if let Some(feed) = connection.feed() {
-            feed.sent = feed.sent.max(*last);
-            if feed.first_sent == NotificationId(0) {
-                feed.first_sent = *first;
-            }
+            feed.note_sent(*first, *last);
         }
         let list = &mut connection.cold().unacknowledged;
         list.extend(ids);
@@ -254,7 +263,7 @@ impl<S> Hub<S> {
             .connection(ticket)
             .and_then(|connection| connection.cold.as_ref())
             .is_some_and(|cold| !cold.unacknowledged.is_empty());
-        if owes && self.feed(ticket).is_some_and(|feed| feed.pinged.is_none()) {
+        if owes && self.feed(ticket).is_some_and(|feed| feed.pinged().is_none()) {
             self.ping(now, ticket);
         }
     }
@@ -264,69 +273,55 @@ impl<S> Hub<S> {
         let due_ms = now.monotonic_ms() + ms(self.rules.limits.pong_timeout);
         let Some(connection) = self.connection(ticket) else { return };
         let Some(feed) = connection.feed() else { return };
-        let upto = feed.sent;
-        if mode == Ack::Pong {
-            feed.pinged = Some(upto);
-        }
-        if feed.pong_due_ms == 0 {
-            feed.pong_due_ms = due_ms;
+        let upto = feed.sent();
+        feed.set_pinged(mode == Ack::Pong);
+        if !feed.awaits_pong {
+            (feed.awaits_pong, feed.silent_ms) = (true, due_ms);
         }
         connection.cold().outbound.push(|out| match mode {
             Ack::Pong => frame::push_ping(out, &ping_payload(nonce, upto)),
             Ack::Client | Ack::Written => frame::push_ping(out, &[]),
         });
         self.flush_later(ticket);
-        if self.connection(ticket).is_some_and(|connection| due_ms < connection.deadline_ms) {
-            self.set_deadline(ticket, due_ms);
-        }
+        self.schedule(now, ticket);
     }
 
     /// Everything queued is with the kernel.
     pub(super) fn feed_drained(&mut self, now: Now, ticket: Ticket) {
         if self.rules.ack == Ack::Written
-            && let Some(upto) = self.feed(ticket).map(|feed| feed.sent)
+            && let Some(upto) = self.feed(ticket).map(|feed| feed.sent())
         {
             self.acknowledged(now, ticket, upto);
         }
         self.next_page(ticket);
     }
 
-    /// What has come due on a socket, and when it is to be looked at again.
+    /// What has come due on a socket.
     pub(super) fn feed_due(&mut self, now: Now, ticket: Ticket) {
-        let now_ms = now.monotonic_ms();
-        let interval_ms = ms(self.rules.limits.ping_interval);
         let Some(feed) = self.feed(ticket) else { return };
         if now.wall_ms >= feed.expires_ms {
             return self.close_socket(now, ticket, close::TOKEN_EXPIRED, "token expired", "token_expired");
         }
-        if feed.pong_due_ms != 0 && feed.pong_due_ms <= now_ms {
+        let is_silent = feed.silent_ms <= now.monotonic_ms();
+        if is_silent && feed.awaits_pong {
             return self.gone(now, ticket, "pong_timeout");
         }
-        if !feed.warned && feed.expires_ms - now.wall_ms <= WARN_BEFORE_MS && feed.phase != Phase::Loading {
+        if now.wall_ms >= feed.token_due_ms() {
             feed.warned = true;
             let expires_ms = feed.expires_ms;
             self.say(now, ticket, &frames::token_expiring(expires_ms));
         }
-        let Some(feed) = self.feed(ticket) else { return };
-        if interval_ms > 0 && feed.pong_due_ms == 0 && feed.heard_ms + interval_ms <= now_ms {
+        if is_silent {
             self.ping(now, ticket);
         }
-        let Some(feed) = self.feed(ticket) else { return };
-        let alive_ms = match feed.pong_due_ms {
-            0 if interval_ms == 0 => NEVER,
-            0 => feed.heard_ms + interval_ms,
-            due_ms => due_ms,
-        };
-        let told_ms = feed.expires_ms - if feed.warned { 0 } else { WARN_BEFORE_MS };
-        let token_ms = now_ms.saturating_add((told_ms - now.wall_ms).max(1).cast_unsigned());
-        self.set_deadline(ticket, alive_ms.min(token_ms));
+        self.schedule(now, ticket);
     }
 
     /// Says goodbye with a code, once what is queued is out.
     pub(super) fn close_socket(&mut self, now: Now, ticket: Ticket, code: u16, reason: &str, cause: &'static str) {
         self.leave_index(now, ticket, cause, Some(code));
         if let Some(connection) = self.connection(ticket)
-            && matches!(connection.state, State::Feed(_) | State::Echo(_))
+            && matches!(connection.state, State::Feed(_) | State::Echo)
         {
             connection.cold().outbound.push(|out| frame::push_close(out, Some(code), reason));
             self.begin_closing(now, ticket);
@@ -346,9 +341,8 @@ impl<S> Hub<S> {
 
     /// Takes a socket out of the index, once, and says so.
     pub(super) fn leave_index(&mut self, now: Now, ticket: Ticket, cause: &'static str, code: Option<u16>) {
-        let now_ms = now.monotonic_ms();
         let Some(connection) = self.connection(ticket) else { return };
-        let opened_ms = connection.opened_ms;
+        let open_s = seconds(now).saturating_sub(connection.opened_s);
         let Some(feed) = connection.feed() else { return };
         if feed.previous == LEFT {
             return;
@@ -362,8 +356,7 @@ impl<S> Hub<S> {
         }
         self.neighbour(next, |feed| feed.previous = previous);
         self.feeds -= 1;
-        let seconds = now_ms.saturating_sub(opened_ms) / 1_000;
-        self.effects.events.push(Event::Closed { user, channel, cause, code, seconds });
+        self.effects.events.push(Event::Closed { user, channel, cause, code, seconds: open_s.into() });
     }
 
     fn neighbour(&mut self, key: u32, change: impl FnOnce(&mut Feed)) {

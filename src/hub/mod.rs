@@ -2,6 +2,7 @@
 //! Never does I/O: it cannot touch the `S` that lies beside each connection. Enter at [`Hub`].
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))] // hostile bytes pass here
 
+mod addresses;
 mod connection;
 mod deadlines;
 mod delivery;
@@ -26,13 +27,14 @@ use crate::http::{Reader, Response, Stage, Terms, http_date};
 use crate::matching::UserId;
 use crate::notification::NotificationId;
 use crate::storage::job::{Ask, Census, Errand, Job, Ticket};
+use crate::websocket::Session;
+use addresses::Addresses;
 use connection::{Connection, Feed, Http, NEVER, Phase, State};
-use deadlines::Deadlines;
+use deadlines::{Deadlines, PLACES_MAX};
 use drain::Drain;
 use event::Event;
 use rates::{Rate, Rates};
 use slab::Slab;
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 use users::Users;
@@ -91,6 +93,8 @@ struct Entry<S> {
     socket: S,
 }
 
+/// Connections that room is asked for at the start: addresses only, the kernel gives memory as it is used.
+const ROOM_MAX: usize = 1 << 20;
 /// Connections beyond the limit that are still answered 503; beyond these, a connection is dropped.
 const TURNED_AWAY_MAX: usize = 64;
 /// How long a connection that has ended for us may take to notice.
@@ -112,7 +116,7 @@ pub struct Hub<S> {
     pub effects: Effects,
     rules: Rules,
     tokens: TokenMemory,
-    by_address: HashMap<IpAddr, u32>,
+    addresses: Addresses,
     requests: Rates<Asker>,
     handshakes: (Rate, u64),
     feeds: usize,
@@ -140,15 +144,16 @@ impl<S> Hub<S> {
     #[must_use]
     pub fn new(now: Now, rules: Rules, census: &Census, seed: u64) -> Self {
         let (requests, handshakes) = rates_of(&rules.limits);
+        let room = rules.connections.min(ROOM_MAX) + TURNED_AWAY_MAX;
         Self {
-            table: Slab::new(),
+            table: Slab::with_capacity(room),
             generation: 0,
             users: Users::new(census),
-            deadlines: Deadlines::default(),
+            deadlines: Deadlines::for_connections(room),
             effects: Effects::default(),
             rules,
             tokens: TokenMemory::new(),
-            by_address: HashMap::new(),
+            addresses: Addresses::default(),
             requests,
             handshakes: (handshakes, 0),
             feeds: 0,
@@ -173,32 +178,31 @@ impl<S> Hub<S> {
 
     /// A new connection; given back where there is no room even to say so.
     pub fn accept(&mut self, now: Now, socket: S, address: IpAddr, door: Door) -> Result<Ticket, S> {
-        let full = door == Door::Public && self.table.len() >= self.rules.connections;
-        if full && self.table.len() >= self.rules.connections + TURNED_AWAY_MAX {
+        let most = self.rules.connections.min(PLACES_MAX - TURNED_AWAY_MAX);
+        let full = door == Door::Public && self.table.len() >= most;
+        if self.table.len() >= most + TURNED_AWAY_MAX {
             self.effects.events.push(Event::Refused { cause: "connections", status: 503 });
             return Err(socket);
         }
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
-        let http = Http { reader: Reader::default(), stage: Stage::Idle, door, admitted: None, waiting: None };
-        let key = self.table.insert(Entry {
-            connection: Connection {
-                generation,
-                state: State::Http(Box::new(http)),
-                deadline_ms: NEVER,
-                filed_ms: NEVER,
-                opened_ms: now.monotonic_ms(),
-                address,
-                in_flush: false,
-                cold: None,
-            },
-            socket,
-        });
+        let until_ms = now.monotonic_ms().saturating_add(idle_ms(&self.rules.limits));
+        let reader = Reader::default();
+        let http = Http { reader, stage: Stage::Idle, until_ms, door, admitted: None, waiting: None };
+        let (address, from_there) = self.addresses.enter(address);
+        let connection = Connection {
+            generation,
+            address,
+            opened_s: seconds(now),
+            in_flush: false,
+            filed_ms: NEVER,
+            state: State::Http(Box::new(http)),
+            cold: None,
+        };
+        let key = self.table.insert(Entry { connection, socket });
         let ticket = Ticket { key: key as u32, generation };
-        let from_here = self.by_address.entry(address).or_insert(0);
-        *from_here += 1;
-        let crowded = self.rules.limits.connections_per_ip > 0 && *from_here > self.rules.limits.connections_per_ip;
-        self.set_deadline(ticket, now.monotonic_ms().saturating_add(idle_ms(&self.rules.limits)));
+        self.schedule(now, ticket);
+        let crowded = self.rules.limits.connections_per_ip > 0 && from_there > self.rules.limits.connections_per_ip;
         if full {
             self.effects.events.push(Event::Refused { cause: "connections", status: 503 });
             self.last_reply(now, ticket, Reply::unavailable("Too many connections.", 2 + self.jitter(ticket, 4)));
@@ -218,7 +222,7 @@ impl<S> Hub<S> {
         self.connection(ticket).is_some_and(|connection| match &connection.state {
             State::Http(http) => http.waiting.is_none() && connection.queued() <= PIPELINE_BYTES,
             State::Feed(feed) => feed.phase != Phase::Loading,
-            State::Echo(_) => connection.queued() <= PIPELINE_BYTES,
+            State::Echo => connection.queued() <= PIPELINE_BYTES,
             State::Closing { .. } => true,
         })
     }
@@ -272,7 +276,7 @@ impl<S> Hub<S> {
             match &connection.state {
                 State::Http(_) => self.drive_http(now, ticket, input, &mut start, &mut end),
                 State::Feed(feed) if feed.phase == Phase::Loading => return (start, end),
-                State::Feed(_) | State::Echo(_) => {
+                State::Feed(_) | State::Echo => {
                     start += self.drive_frames(now, ticket, input.get_mut(start..end).unwrap_or_default());
                 }
                 State::Closing { .. } => return (end, end),
@@ -323,10 +327,10 @@ impl<S> Hub<S> {
         let Some(connection) = self.connection(ticket) else { return };
         let queued = connection.queued();
         match &mut connection.state {
-            State::Closing { shut } if queued == 0 && !*shut => {
-                *shut = true;
+            State::Closing { shut, until_ms } if queued == 0 && !*shut => {
+                (*shut, *until_ms) = (true, now.monotonic_ms() + LINGER_MS);
                 self.effects.shut.push(ticket);
-                self.set_deadline(ticket, now.monotonic_ms() + LINGER_MS);
+                self.schedule(now, ticket);
             }
             State::Http(http)
                 if http.waiting.is_none()
@@ -335,7 +339,7 @@ impl<S> Hub<S> {
             {
                 self.resume(now, ticket);
             }
-            State::Echo(_) if queued <= PIPELINE_BYTES => self.effects.resume.push(ticket),
+            State::Echo if queued <= PIPELINE_BYTES => self.effects.resume.push(ticket),
             State::Feed(_) if queued == 0 => self.feed_drained(now, ticket),
             _ => {}
         }
@@ -346,13 +350,7 @@ impl<S> Hub<S> {
     pub fn reap(&mut self, ticket: Ticket) -> Option<S> {
         self.entry(ticket)?;
         let entry = self.table.try_remove(ticket.key as usize)?;
-        let address = entry.connection.address;
-        if let Some(count) = self.by_address.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_address.remove(&address);
-            }
-        }
+        self.addresses.leave(entry.connection.address);
         Some(entry.socket)
     }
 
@@ -366,18 +364,18 @@ impl<S> Hub<S> {
     /// Does what is due.
     pub fn expire(&mut self, now: Now) {
         let now_ms = now.monotonic_ms();
-        while let Some((at_ms, ticket)) = self.deadlines.due(now_ms) {
-            let Some(connection) = self.connection(ticket).filter(|connection| connection.filed_ms == at_ms) else {
+        while let Some((at_ms, key)) = self.deadlines.due(now_ms) {
+            let Some(entry) = self.table.get_mut(key as usize) else { continue };
+            let connection = &mut entry.connection;
+            if connection.filed_ms != at_ms {
                 continue;
-            };
-            connection.filed_ms = NEVER;
-            let due_ms = connection.deadline_ms;
-            if due_ms <= now_ms {
-                connection.deadline_ms = NEVER;
-                self.expired(now, ticket);
-            } else {
-                self.set_deadline(ticket, due_ms);
             }
+            connection.filed_ms = NEVER;
+            let ticket = Ticket { key, generation: connection.generation };
+            if connection.due_ms(now) <= now_ms {
+                self.expired(now, ticket);
+            }
+            self.schedule(now, ticket);
         }
         if self.retain_at_ms <= now_ms && self.rules.verifier.is_some() {
             self.retain_at_ms = now_ms + RETAIN_EVERY_MS;
@@ -405,7 +403,7 @@ impl<S> Hub<S> {
                     self.last_reply(now, ticket, Reply::faulty(408, "The request took too long."));
                 }
             },
-            State::Echo(_) => {}
+            State::Echo => {}
             State::Closing { .. } => self.gone(now, ticket, "lingered"),
         }
     }
@@ -428,13 +426,14 @@ impl<S> Hub<S> {
         if matches!(connection.state, State::Closing { .. }) {
             return;
         }
-        connection.state = State::Closing { shut: false };
+        connection.state = State::Closing { shut: false, until_ms: now.monotonic_ms() + LAST_WORDS_MS };
         let cold = connection.cold();
         cold.input = Vec::new();
+        cold.session = Session::default();
         cold.message = Vec::new();
         cold.unacknowledged.clear();
         cold.replay = None;
-        self.set_deadline(ticket, now.monotonic_ms() + LAST_WORDS_MS);
+        self.schedule(now, ticket);
         self.flush_later(ticket);
         self.effects.resume.push(ticket);
     }
@@ -493,12 +492,13 @@ impl<S> Hub<S> {
         }
     }
 
-    fn set_deadline(&mut self, ticket: Ticket, at_ms: u64) {
+    /// Files when a connection is to be looked at, unless it will be before.
+    fn schedule(&mut self, now: Now, ticket: Ticket) {
         let Some(connection) = self.connection(ticket) else { return };
-        connection.deadline_ms = at_ms;
-        if at_ms < connection.filed_ms {
-            connection.filed_ms = at_ms;
-            self.deadlines.file(at_ms, ticket);
+        let due_ms = connection.due_ms(now);
+        if due_ms < connection.filed_ms {
+            connection.filed_ms = due_ms;
+            self.deadlines.file(due_ms, ticket.key);
         }
     }
 
@@ -548,6 +548,11 @@ fn rates_of(limits: &Limits) -> (Rates<Asker>, Rate) {
         Rates::new(Rate::new(limits.requests_per_second, limits.requests_burst)),
         Rate::new(limits.handshakes_per_second, limits.handshakes_burst),
     )
+}
+
+/// Monotonic seconds.
+fn seconds(now: Now) -> u32 {
+    u32::try_from(now.monotonic_ms() / 1_000).unwrap_or(u32::MAX)
 }
 
 /// A duration as milliseconds; 0 is off.

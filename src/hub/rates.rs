@@ -16,19 +16,47 @@ impl Rate {
         Self { per_second, burst: burst.max(1) }
     }
 
+    fn spacing_us(self) -> u64 {
+        1_000_000 / u64::from(self.per_second).clamp(1, 1_000_000)
+    }
+
+    /// How far ahead of now an arrival may lie once a burst is taken.
+    fn burst_us(self) -> u64 {
+        self.spacing_us() * u64::from(self.burst)
+    }
+
     /// Takes one if it may be; else says in how many microseconds the next may.
     pub(super) fn take(self, arrival_us: &mut u64, now_us: u64) -> Result<(), u64> {
         if self.per_second == 0 {
             return Ok(());
         }
-        let spacing = 1_000_000 / u64::from(self.per_second).clamp(1, 1_000_000);
-        let slack = spacing * u64::from(self.burst - 1);
+        let spacing = self.spacing_us();
+        let slack = self.burst_us() - spacing;
         let expected = (*arrival_us).max(now_us);
         if expected - now_us > slack {
             return Err(expected - now_us - slack);
         }
         *arrival_us = expected + spacing;
         Ok(())
+    }
+}
+
+/// A theoretical arrival time in 4 bytes, for each socket: units of 16 µs that wrap around after 19 hours.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Arrival(u32);
+
+impl Arrival {
+    const UNIT_BITS: u32 = 4;
+
+    /// As [`Rate::take`].
+    pub(super) fn take(&mut self, rate: Rate, now_us: u64) -> Result<(), u64> {
+        let now = (now_us >> Self::UNIT_BITS) as u32;
+        let ahead_us = u64::from(self.0.wrapping_sub(now).cast_signed().max(0).cast_unsigned()) << Self::UNIT_BITS;
+        // No arrival lies further ahead than a burst: one that seems to is from before the last turn around.
+        let mut arrival_us = if ahead_us > rate.burst_us() { 0 } else { now_us + ahead_us };
+        let taken = rate.take(&mut arrival_us, now_us);
+        self.0 = (arrival_us.max(now_us) >> Self::UNIT_BITS) as u32;
+        taken
     }
 }
 
@@ -74,6 +102,18 @@ mod tests {
         assert!(rate.take(&mut arrival, 1_100_000).is_ok());
         assert!(rate.take(&mut arrival, 1_100_000).is_err());
         assert!(Rate::new(0, 0).take(&mut arrival, 0).is_ok());
+    }
+
+    #[test]
+    fn four_bytes_hold_an_arrival() {
+        let rate = Rate::new(20, 40);
+        let mut arrival = Arrival::default();
+        for start_us in [0, 5_000_000, 40_000_000_000, 90_000_000_000_000] {
+            let taken = (0..50).filter(|_| arrival.take(rate, start_us).is_ok()).count();
+            assert_eq!(taken, 40, "at {start_us}");
+            assert!(arrival.take(rate, start_us + 50_100).is_ok());
+            assert!(arrival.take(rate, start_us + 50_100).is_err());
+        }
     }
 
     #[test]

@@ -54,6 +54,7 @@ impl<S> Hub<S> {
             if let Some(feed) = self.feed(ticket) {
                 feed.phase = Phase::Replaying;
             }
+            self.feed_due(now, ticket);
         }
         let Some(connection) = self.connection(ticket) else { return };
         let cold = connection.cold();
@@ -86,7 +87,7 @@ impl<S> Hub<S> {
         let replay_max = self.rules.replay_max;
         let Some(connection) = self.connection(ticket) else { return };
         let Some(feed) = connection.feed() else { return };
-        let (user, channel, after) = (feed.user, feed.channel, feed.sent);
+        let (user, channel, after) = (feed.user, feed.channel, feed.sent());
         let Some(replay) = connection.cold.as_mut().and_then(|cold| cold.replay.as_mut()) else { return };
         if replay.asked || !replay.more {
             return;
@@ -114,7 +115,7 @@ impl<S> Hub<S> {
                 cold.replay = None;
             }
             if let Some(feed) = connection.feed() {
-                feed.sent = feed.sent.max(upto);
+                feed.pass(upto);
                 feed.phase = Phase::Live;
             }
         }

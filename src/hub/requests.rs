@@ -1,9 +1,9 @@
 //! Owns the HTTP side of a connection: heads are judged, bodies understood, answers written, sockets upgraded.
 //! Never knows a path or JSON (`api` does). Enter at `drive_http`.
 
-use super::connection::{Admitted, Feed, NEVER, NOBODY, Phase, State, Waiting};
+use super::connection::{Admitted, Feed, State, Waiting};
 use super::event::Event;
-use super::{Asker, Hub, PIPELINE_BYTES, idle_ms, ms, response};
+use super::{Asker, Hub, PIPELINE_BYTES, idle_ms, ms, response, seconds};
 use crate::api::command::Command;
 use crate::api::reply::{Reply, Unauthorized};
 use crate::api::requests::{self, Asked};
@@ -12,9 +12,7 @@ use crate::auth::{Caller, Claims};
 use crate::clock::Now;
 use crate::http::{self, BodyLength, CONTINUE, Method, Request, Stage, Step, Terms, upgrade};
 use crate::matching::UserId;
-use crate::notification::NotificationId;
 use crate::storage::job::{Ask, Idempotency, Standing, Ticket};
-use crate::websocket::Session;
 use aws_lc_rs::digest;
 use std::net::IpAddr;
 
@@ -92,12 +90,12 @@ impl<S> Hub<S> {
         }
         http.stage = stage;
         let allowed_ms = match stage {
-            _ if waits => NEVER,
             Stage::Idle => idle_ms(&limits),
             Stage::Head => ms(limits.head_timeout),
             Stage::Body => ms(limits.body_timeout),
         };
-        self.set_deadline(ticket, now.monotonic_ms().saturating_add(allowed_ms));
+        http.until_ms = now.monotonic_ms().saturating_add(allowed_ms);
+        self.schedule(now, ticket);
     }
 
     fn head(
@@ -269,7 +267,7 @@ impl<S> Hub<S> {
 
     /// The client's address: what a trusted proxy says, else the peer's own.
     fn client(&mut self, ticket: Ticket, request: &Request<'_>) -> IpAddr {
-        let peer = self.connection(ticket).map_or_else(|| IpAddr::from([0; 4]), |connection| connection.address);
+        let peer = self.peer(ticket);
         let trusted = |address: IpAddr| self.rules.proxies.iter().any(|proxy| proxy.contains(address));
         let mut client = peer;
         for hop in request.header("x-forwarded-for").unwrap_or_default().rsplit(',') {
@@ -281,14 +279,20 @@ impl<S> Hub<S> {
         client
     }
 
+    /// Who holds the other end: the client, or a proxy.
+    fn peer(&mut self, ticket: Ticket) -> IpAddr {
+        let place = self.connection(ticket).map_or(u32::MAX, |connection| connection.address);
+        self.addresses.at(place)
+    }
+
     fn allows_origin(&self, origin: &str) -> bool {
         self.rules.origins.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin))
     }
 
     /// A whole request.
     fn request(&mut self, now: Now, ticket: Ticket, request: &Request<'_>) {
+        let peer = self.peer(ticket);
         let Some(connection) = self.connection(ticket) else { return };
-        let peer = connection.address;
         let State::Http(http) = &mut connection.state else { return };
         let Some(Admitted { route, caller, expires_ms }) = http.admitted.take() else {
             return self.upgrade_echo(ticket, request);
@@ -411,8 +415,7 @@ impl<S> Hub<S> {
         let Ok(accept) = upgrade::check(request) else { return };
         let Some(connection) = self.connection(ticket) else { return };
         connection.cold().outbound.push(|out| accept.encode(out, None));
-        connection.state = State::Echo(Session::default());
-        self.set_deadline(ticket, NEVER);
+        connection.state = State::Echo;
         self.flush_later(ticket);
     }
 
@@ -422,28 +425,11 @@ impl<S> Hub<S> {
         let Ok(accept) = upgrade::check(request) else { return }; // cannot fail: the head was judged
         let subprotocol = upgrade::bearer_subprotocol(request).map(|_| "bearer");
         let since = request.query("since").filter(|since| !since.is_empty());
-        let now_ms = now.monotonic_ms();
+        let silent_ms = self.silent_at_ms(now);
         let Some(connection) = self.connection(ticket) else { return };
         connection.cold().outbound.push(|out| accept.encode(out, subprotocol));
-        connection.opened_ms = now_ms;
-        connection.state = State::Feed(Feed {
-            user,
-            channel,
-            session: Session::default(),
-            phase: Phase::Loading,
-            sent: NotificationId(0),
-            first_sent: NotificationId(0),
-            pinged: None,
-            heard_ms: now_ms,
-            pong_due_ms: 0,
-            expires_ms,
-            warned: false,
-            refusals: 0,
-            messages_tat_us: 0,
-            control_tat_us: 0,
-            previous: NOBODY,
-            next: NOBODY,
-        });
+        connection.opened_s = seconds(now);
+        connection.state = State::Feed(Feed::new(user, channel, expires_ms, silent_ms));
         self.flush_later(ticket);
         self.enter_index(ticket);
         self.effects.events.push(Event::Opened { user, channel, open: self.feeds });

@@ -11,8 +11,8 @@ use tungstenite::protocol::frame::{
 
 use super::frame::{CONTROL_MAX_BYTES, close};
 
-/// Where one connection stands in the stream of frames. Eight bytes, to live inline in every connection's entry.
-#[derive(Debug, Default)]
+/// Where one connection stands in the stream of frames. The default between messages: then it need not be kept.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Session {
     /// Payload bytes of the data frame at hand that have not come yet; 0 = the next byte begins a frame.
     remaining: u32,
@@ -188,7 +188,7 @@ impl Session {
         self.remaining -= used as u32; // used <= remaining
 
         if self.remaining == 0 && self.is_final {
-            (self.kind, self.broken_off) = (None, 0);
+            *self = Self::default();
             return Ok((used, Some(kind.event(message.get(MASK_BYTES..).unwrap_or_default())?)));
         }
         if kind == Kind::Text {

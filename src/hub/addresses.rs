@@ -1,0 +1,45 @@
+//! Owns the addresses that connections come from: each once, with how many it has. Never judges one.
+//! Enter at [`Addresses::enter`].
+
+use slab::Slab;
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+/// A connection keeps four bytes of it: a place.
+#[derive(Default)]
+pub(super) struct Addresses {
+    places: HashMap<IpAddr, u32>,
+    known: Slab<Known>,
+}
+
+struct Known {
+    address: IpAddr,
+    connections: u32,
+}
+
+impl Addresses {
+    /// One more connection from there: the address's place, and how many there are now.
+    pub(super) fn enter(&mut self, address: IpAddr) -> (u32, u32) {
+        let place =
+            *self.places.entry(address).or_insert_with(|| self.known.insert(Known { address, connections: 0 }) as u32);
+        let connections = self.known.get_mut(place as usize).map_or(0, |known| {
+            known.connections += 1;
+            known.connections
+        });
+        (place, connections)
+    }
+
+    /// One less.
+    pub(super) fn leave(&mut self, place: u32) {
+        let Some(known) = self.known.get_mut(place as usize) else { return };
+        known.connections -= 1;
+        if known.connections == 0 {
+            self.places.remove(&known.address);
+            self.known.remove(place as usize);
+        }
+    }
+
+    pub(super) fn at(&self, place: u32) -> IpAddr {
+        self.known.get(place as usize).map_or_else(|| IpAddr::from([0; 4]), |known| known.address)
+    }
+}
