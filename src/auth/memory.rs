@@ -11,7 +11,8 @@ const TOKENS_MAX: usize = 1_024;
 /// Longer tokens are checked each time, so that the memory stays under 1 MiB.
 const REMEMBERED_MAX_BYTES: usize = 768;
 /// A signature's last characters find its token; the whole token is compared then.
-type Tail = [u8; 16];
+type Tail = [u8; TAIL_BYTES];
+const TAIL_BYTES: usize = 16;
 
 /// A bounded memory of good access tokens. It knows nothing of users: whether one is active is asked each time elsewhere.
 #[derive(Default)]
@@ -32,28 +33,36 @@ impl TokenMemory {
     /// # Errors
     /// As [`Verifier::verify`].
     pub fn verify(&mut self, verifier: &Verifier, token: &str, now_ms: i64) -> Result<Claims, TokenError> {
-        if self.key_id.replace(verifier.key_id()) != Some(verifier.key_id()) {
-            self.known.clear();
-        }
-        let tail = token.as_bytes().last_chunk().ok_or(TokenError::Invalid)?;
-        if let Some((known, grant)) = self.known.get(tail)
-            && **known == *token
-        {
+        if let Some(grant) = self.grant_of(verifier, token) {
             return grant.at(now_ms);
         }
         let grant = verifier.grant(token, now_ms)?;
-        self.remember(*tail, token, grant);
+        self.remember(token, grant);
         grant.at(now_ms)
     }
 
-    fn remember(&mut self, tail: Tail, token: &str, grant: Grant) {
-        if token.len() > REMEMBERED_MAX_BYTES {
-            return;
+    /// The same for a token that will hardly come again, such as a handshake's: it is not kept.
+    ///
+    /// # Errors
+    /// As [`Verifier::verify`].
+    pub fn verify_once(&mut self, verifier: &Verifier, token: &str, now_ms: i64) -> Result<Claims, TokenError> {
+        self.grant_of(verifier, token).map_or_else(|| verifier.verify(token, now_ms), |grant| grant.at(now_ms))
+    }
+
+    fn grant_of(&mut self, verifier: &Verifier, token: &str) -> Option<Grant> {
+        if self.key_id.replace(verifier.key_id()) != Some(verifier.key_id()) {
+            self.known.clear();
         }
+        let (known, grant) = self.known.get(token.as_bytes().last_chunk::<TAIL_BYTES>()?)?;
+        (**known == *token).then_some(*grant)
+    }
+
+    fn remember(&mut self, token: &str, grant: Grant) {
+        let Some(tail) = token.as_bytes().last_chunk().filter(|_| token.len() <= REMEMBERED_MAX_BYTES) else { return };
         if self.known.len() >= TOKENS_MAX {
             self.known.clear();
         }
-        self.known.insert(tail, (token.into(), grant));
+        self.known.insert(*tail, (token.into(), grant));
     }
 }
 

@@ -38,8 +38,10 @@ fn claims(payload: &str) -> Result<Claims, TokenError> {
     let (verifier, mut memory) = (ours(), TokenMemory::new());
     let token = forge(SECRET.as_bytes(), HEADER, payload);
     let verdict = verifier.verify(&token, ISSUED_MS);
+    assert_eq!(memory.verify_once(&verifier, &token, ISSUED_MS), verdict);
     assert_eq!(memory.verify(&verifier, &token, ISSUED_MS), verdict);
     assert_eq!(memory.verify(&verifier, &token, ISSUED_MS), verdict);
+    assert_eq!(memory.verify_once(&verifier, &token, ISSUED_MS), verdict);
     verdict
 }
 

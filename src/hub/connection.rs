@@ -123,8 +123,6 @@ impl Behind {
 
 /// Before a token ends, its socket is told.
 const WARN_BEFORE_MS: i64 = 30_000;
-/// The end of a token is a moment of the wall clock, which may jump: it is looked at this often.
-const LOOK_EVERY_MS: u64 = 60_000;
 
 impl Feed {
     pub(super) fn new(user: UserId, channel: Channel, expires_ms: i64, silent_ms: u64) -> Self {
@@ -190,7 +188,7 @@ impl Feed {
 
     fn due_ms(&self, now: Now) -> u64 {
         let left_ms = self.token_due_ms().saturating_sub(now.wall_ms).max(0).cast_unsigned();
-        self.silent_ms.min(now.monotonic_ms() + left_ms.min(LOOK_EVERY_MS))
+        self.silent_ms.min(now.monotonic_ms().saturating_add(left_ms))
     }
 }
 

@@ -4,7 +4,7 @@
 use super::connection::{Feed, NEVER, NOBODY, State};
 use super::event::Event;
 use super::rates::Rate;
-use super::{Hub, PIPELINE_BYTES, ms, seconds};
+use super::{Entry, Hub, PIPELINE_BYTES, ms, seconds};
 use crate::api::command::{Command, Query};
 use crate::api::frames::{self, Complaint};
 use crate::api::message::{self, Message};
@@ -15,6 +15,7 @@ use crate::matching::UserId;
 use crate::notification::NotificationId;
 use crate::storage::job::{Ask, Ticket};
 use crate::websocket::{self, Event as Said, Session, close, frame};
+use slab::Slab;
 use uuid::Uuid;
 
 /// Messages turned away in a row before the socket is closed.
@@ -206,7 +207,7 @@ impl<S> Hub<S> {
 
     /// A fresh token of the same user lets the socket live on.
     fn renew(&mut self, now: Now, ticket: Ticket, user: UserId, token: &str) {
-        match self.verify(now, token) {
+        match self.verify_once(now, token) {
             Ok(claims) if claims.caller == Caller::User(user) => {
                 if let Some(feed) = self.feed(ticket) {
                     feed.expires_ms = claims.expires_at_ms;
@@ -330,8 +331,8 @@ impl<S> Hub<S> {
 
     pub(super) fn enter_index(&mut self, ticket: Ticket) {
         let Some(user) = self.feed(ticket).map(|feed| feed.user) else { return };
-        let head = self.users.head(user);
-        self.users.set_head(user, ticket.key);
+        let head = self.index.head(user, user_at(&self.table));
+        self.index.set_head(user, ticket.key, user_at(&self.table));
         if let Some(feed) = self.feed(ticket) {
             feed.next = head;
         }
@@ -350,7 +351,7 @@ impl<S> Hub<S> {
         let (user, channel, previous, next) = (feed.user, feed.channel, feed.previous, feed.next);
         feed.previous = LEFT;
         if previous == NOBODY {
-            self.users.set_head(user, next);
+            self.index.set_head(user, next, user_at(&self.table));
         } else {
             self.neighbour(previous, |feed| feed.next = next);
         }
@@ -381,7 +382,16 @@ impl<S> Hub<S> {
                 _ => None,
             }
         };
-        std::iter::successors(place(self.users.head(user)), move |(_, next)| place(*next)).map(|(ticket, _)| ticket)
+        let head = self.index.head(user, user_at(&self.table));
+        std::iter::successors(place(head), move |(_, next)| place(*next)).map(|(ticket, _)| ticket)
+    }
+}
+
+/// Whose socket stands at a place.
+fn user_at<S>(table: &Slab<Entry<S>>) -> impl Fn(u32) -> UserId {
+    |key| match table.get(key as usize).map(|entry| &entry.connection.state) {
+        Some(State::Feed(feed)) => feed.user,
+        _ => UserId(0), // nobody's
     }
 }
 

@@ -13,6 +13,7 @@ mod outbound;
 mod rates;
 mod replay;
 mod requests;
+mod user_index;
 mod users;
 
 pub use outbound::Outbound;
@@ -37,6 +38,7 @@ use rates::{Rate, Rates};
 use slab::Slab;
 use std::net::IpAddr;
 use std::time::Duration;
+use user_index::UserIndex;
 use users::Users;
 
 /// What the hub obeys: settings, resolved. A reload replaces them whole.
@@ -97,6 +99,9 @@ struct Entry<S> {
 const ROOM_MAX: usize = 1 << 20;
 /// Connections beyond the limit that are still answered 503; beyond these, a connection is dropped.
 const TURNED_AWAY_MAX: usize = 64;
+/// How often a connection with a deadline is looked at, however far it is: the end of a token is a moment of the wall
+/// clock, which may jump; and a socket whose idle time-out became a ping need not be filed twice.
+const LOOK_EVERY_MS: u64 = 25_000;
 /// How long a connection that has ended for us may take to notice.
 const LINGER_MS: u64 = 2_000;
 /// How long what is queued may take to go out at the end.
@@ -112,6 +117,7 @@ pub struct Hub<S> {
     table: Slab<Entry<S>>,
     generation: u32,
     users: Users,
+    index: UserIndex,
     deadlines: Deadlines,
     pub effects: Effects,
     rules: Rules,
@@ -149,6 +155,7 @@ impl<S> Hub<S> {
             table: Slab::with_capacity(room),
             generation: 0,
             users: Users::new(census),
+            index: UserIndex::default(),
             deadlines: Deadlines::for_connections(room),
             effects: Effects::default(),
             rules,
@@ -495,7 +502,10 @@ impl<S> Hub<S> {
     /// Files when a connection is to be looked at, unless it will be before.
     fn schedule(&mut self, now: Now, ticket: Ticket) {
         let Some(connection) = self.connection(ticket) else { return };
-        let due_ms = connection.due_ms(now);
+        let due_ms = match connection.due_ms(now) {
+            NEVER => return,
+            due_ms => due_ms.min(now.monotonic_ms() + LOOK_EVERY_MS),
+        };
         if due_ms < connection.filed_ms {
             connection.filed_ms = due_ms;
             self.deadlines.file(due_ms, ticket.key);

@@ -249,12 +249,24 @@ impl<S> Hub<S> {
                 other => other?.into(),
             },
         };
-        self.verify(now, &token)
+        if handshake { self.verify_once(now, &token) } else { self.verify(now, &token) }
     }
 
-    pub(super) fn verify(&mut self, now: Now, token: &str) -> Result<Claims, Unauthorized> {
+    fn verify(&mut self, now: Now, token: &str) -> Result<Claims, Unauthorized> {
         let Some(verifier) = &self.rules.verifier else { return Err(Unauthorized::Missing) };
         let claims = self.tokens.verify(verifier, token, now.wall_ms).map_err(Unauthorized::Token)?;
+        self.served(claims)
+    }
+
+    /// For a socket's token.
+    pub(super) fn verify_once(&mut self, now: Now, token: &str) -> Result<Claims, Unauthorized> {
+        let Some(verifier) = &self.rules.verifier else { return Err(Unauthorized::Missing) };
+        let claims = self.tokens.verify_once(verifier, token, now.wall_ms).map_err(Unauthorized::Token)?;
+        self.served(claims)
+    }
+
+    /// Whether its user may be served.
+    fn served(&self, claims: Claims) -> Result<Claims, Unauthorized> {
         if let Caller::User(user) = claims.caller {
             match self.users.standing(user) {
                 Standing::Active => {}

@@ -1,8 +1,7 @@
-//! Owns what is known of users in memory: whose sockets are open, how much waits for each, who may not be served.
+//! Owns what is known of users in memory: how much waits for each, who may not be served.
 //! Never a row: these are counts. Enter at [`Users`].
 #![expect(clippy::indexing_slicing, reason = "two channels, two places: by an enum, never by what a peer sent")]
 
-use super::connection::NOBODY;
 use crate::matching::UserId;
 use crate::notification::Channel;
 use crate::storage::job::{Census, Fewer, Standing};
@@ -10,8 +9,6 @@ use std::collections::HashMap;
 
 #[derive(Default)]
 pub(super) struct Users {
-    /// The first of each user's sockets; each names the next.
-    heads: HashMap<UserId, u32>,
     /// Of users with something unread.
     inboxes: HashMap<UserId, [Inbox; 2]>,
     barred: HashMap<UserId, Standing>,
@@ -44,18 +41,6 @@ impl Users {
             self.barred.remove(&user);
         } else {
             self.barred.insert(user, standing);
-        }
-    }
-
-    pub(super) fn head(&self, user: UserId) -> u32 {
-        self.heads.get(&user).copied().unwrap_or(NOBODY)
-    }
-
-    pub(super) fn set_head(&mut self, user: UserId, head: u32) {
-        if head == NOBODY {
-            self.heads.remove(&user);
-        } else {
-            self.heads.insert(user, head);
         }
     }
 
