@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use super::upgrade;
-use super::{BodyLength, Limits, Reader, Refusal, Request, Step};
+use super::{BodyLength, Head, Limits, Reader, Refusal, Request, Step};
 
 pub(super) const LIMITS: Limits = Limits { head: 512, target: 64 };
 /// For bodies that are kept and for those that are skipped.
@@ -49,8 +49,8 @@ fn read(reader: &mut Reader, held: &mut Vec<u8>, seen: &mut Vec<Seen>) -> bool {
         let bytes = &held[start..end];
         match step {
             Ok(Step::More) => break true,
-            Ok(Step::Head { head, body, expects_continue }) => {
-                let request = Request::parse(&bytes[..head], &[]).expect("a head that was shown parses");
+            Ok(Step::Head { head, expects_continue }) => {
+                let (request, body) = (Request::of(&head, bytes, &[]), head.body);
                 if request.path == "/skip" {
                     reader.skip(BODY_MAX)
                 } else {
@@ -59,6 +59,7 @@ fn read(reader: &mut Reader, held: &mut Vec<u8>, seen: &mut Vec<Seen>) -> bool {
                 seen.push(Seen::Head(request.path.to_owned(), body, expects_continue));
             }
             Ok(Step::Ready { head, body, consumed }) => {
+                let head = head.len;
                 assert!(head > 0 && head + body <= consumed && consumed <= len && body <= BODY_MAX);
                 seen.push(Seen::Request(bytes[..head].to_vec(), bytes[head..head + body].to_vec()));
                 start += consumed;
@@ -157,7 +158,8 @@ const PIECES: &[&str] = &[
 
 /// All that is made of a request once it is there; must not panic, whatever the bytes.
 fn look(head: &[u8]) {
-    let Ok(request) = Request::parse(head, head) else { return };
+    let Ok(parsed) = Head::parse(head) else { return };
+    let request = Request::of(&parsed, head, head);
     let _ = (request.content_type(), request.query("a"), request.query_pairs().count(), request.terms());
     let _ = (request.header("Host"), request.header_count(""), request.has_token("connection", "close"));
     let _ = (upgrade::check(&request).is_ok(), upgrade::bearer_subprotocol(&request), format!("{request:?}"));

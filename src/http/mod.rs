@@ -1,5 +1,5 @@
 //! Owns HTTP/1 (RFC 9110, 9112) as values: bytes in, requests out; responses in, bytes out. Never does I/O, asks a
-//! clock or keeps a buffer. Enter at [`Reader::read`], then [`Request::parse`], then [`Response::encode`].
+//! clock or keeps a buffer. Enter at [`Reader::read`], then [`Request::of`], then [`Response::encode`].
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))] // hostile bytes are read here
 
 mod chunked;
@@ -12,7 +12,7 @@ mod target;
 pub mod upgrade;
 
 pub use reader::{BodyLength, Limits, Reader, Stage, Step};
-pub use request::{HEADERS_MAX, Method, Request};
+pub use request::{HEADERS_MAX, Head, Method, Request};
 pub use response::{CONTINUE, Response, Terms, http_date};
 
 /// What is wrong with the bytes. Where the next request would begin is unknown then: answer, and close.

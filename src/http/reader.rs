@@ -2,9 +2,9 @@
 //! Never owns a buffer, never takes a body whose head was not admitted. Enter at [`Reader::read`].
 
 use super::Refusal::{self, BodyTooLarge, HeadTooLarge, Malformed, NotSkippable, TargetTooLong};
-use super::Request;
 use super::chunked::{Chunks, Framing, Part, is_text};
 use super::request::without_blank_lines;
+use super::{Head, Request};
 
 /// Bytes of empty lines before a request: some old clients send one after a body (RFC 9112 2.2).
 const BLANK_MAX: usize = 8;
@@ -32,12 +32,12 @@ pub enum BodyLength {
 pub enum Step {
     /// Nothing complete: call again when there are more bytes.
     More,
-    /// `buffer[..head]` is a complete head, fit for [`Request::parse`]. Judge it, say [`Reader::admit`] or
-    /// [`Reader::skip`], and call again; nothing is dropped yet.
-    Head { head: usize, body: BodyLength, expects_continue: bool },
-    /// `buffer[..head]` is the head, `buffer[head..head + body]` the decoded body. Drop `consumed` bytes from the front
-    /// (more than `head + body` where a body was chunked) and call again.
-    Ready { head: usize, body: usize, consumed: usize },
+    /// `buffer[..head.len]` is a complete head, fit for [`Request::of`](super::Request::of). Judge it, say
+    /// [`Reader::admit`] or [`Reader::skip`], and call again; nothing is dropped yet.
+    Head { head: Head, expects_continue: bool },
+    /// After the head, `buffer[head.len..][..body]` is the decoded body. Drop `consumed` bytes from the front (more than
+    /// head and body where a body was chunked) and call again.
+    Ready { head: Head, body: usize, consumed: usize },
     /// A refused request is over. Drop `consumed` bytes from the front and call again.
     Skipped { consumed: usize },
 }
@@ -64,13 +64,12 @@ enum State {
     Head(Scan),
     /// A head was shown and is not judged yet.
     Judging {
-        head: usize,
-        body: BodyLength,
+        head: Head,
         expects_continue: bool,
     },
     /// Body bytes come. New ones begin at `at`; before it are, if they are kept, the head and the body so far.
     Body {
-        head: usize,
+        head: Head,
         at: usize,
         framing: Framing,
         fate: Fate,
@@ -104,10 +103,10 @@ impl Reader {
                 Ok(None) => Ok(Step::More),
                 Err(refusal) => Err(refusal),
             },
-            State::Judging { head, body, expects_continue } => {
-                Ok(Step::Head { head: *head, body: *body, expects_continue: *expects_continue })
+            State::Judging { head, expects_continue } => {
+                Ok(Step::Head { head: *head, expects_continue: *expects_continue })
             }
-            State::Body { head, at, framing, fate } => unframe(*head, at, framing, *fate, buffer, len),
+            State::Body { head, at, framing, fate } => unframe(head, at, framing, *fate, buffer, len),
             State::Broken(refusal) => Err(*refusal),
         };
         match step {
@@ -132,8 +131,8 @@ impl Reader {
     }
 
     fn judge(&mut self, body_max: usize, fate: Fate, too_large: Refusal) {
-        let State::Judging { head, body, .. } = self.state else { return };
-        let framing = match body {
+        let State::Judging { head, .. } = self.state else { return };
+        let framing = match head.body {
             BodyLength::None => Framing::Sized(0),
             BodyLength::Known(size) if size <= body_max => Framing::Sized(size),
             BodyLength::Known(_) => {
@@ -142,7 +141,7 @@ impl Reader {
             }
             BodyLength::Chunked => Framing::Chunked(Chunks::new(body_max)),
         };
-        self.state = State::Body { head, at: head, framing, fate };
+        self.state = State::Body { head, at: head.len, framing, fate };
     }
 
     #[must_use]
@@ -157,7 +156,7 @@ impl Reader {
 
 /// Takes what came of a body: moves it up against what is kept, or forgets it.
 fn unframe(
-    head: usize,
+    head: &Head,
     at: &mut usize,
     framing: &mut Framing,
     fate: Fate,
@@ -178,7 +177,9 @@ fn unframe(
                 from += n;
             }
             Part::Frame => from += 1,
-            Part::Over if fate == Fate::Keep => return Ok(Step::Ready { head, body: to - head, consumed: from }),
+            Part::Over if fate == Fate::Keep => {
+                return Ok(Step::Ready { head: *head, body: to - head.len, consumed: from });
+            }
             Part::Over => return Ok(Step::Skipped { consumed: from }),
             Part::More => break,
         }
@@ -256,10 +257,11 @@ fn judging(head: &[u8], limits: &Limits) -> Result<State, Refusal> {
     if target_len(head) > limits.target {
         return Err(TargetTooLong);
     }
-    let request = Request::parse(head, &[])?;
-    let body = request.body_length;
-    let expects_continue = request.http11 && body != BodyLength::None && request.has_token("expect", "100-continue");
-    Ok(State::Judging { head: head.len(), body, expects_continue })
+    let parsed = Head::parse(head)?;
+    let request = Request::of(&parsed, head, &[]);
+    let has_body = parsed.body != BodyLength::None;
+    let expects_continue = request.http11 && has_body && request.has_token("expect", "100-continue");
+    Ok(State::Judging { head: parsed, expects_continue })
 }
 
 /// Bytes of the second word, as far as it came.
@@ -453,12 +455,13 @@ mod tests {
         let mut reader = Reader::default();
         assert_eq!((reader.read(&mut buffer, &mut 0, &LIMITS), reader.stage()), (Ok(Step::More), Stage::Idle));
         assert_eq!((reader.read(&mut buffer, &mut 3, &LIMITS), reader.stage()), (Ok(Step::More), Stage::Head));
-        let shown = Ok(Step::Head { head, body: BodyLength::Known(2), expects_continue: true });
+        let parsed = Head::parse(&buffer[..head]).unwrap();
+        let shown = Ok(Step::Head { head: parsed, expects_continue: true });
         assert_eq!(reader.read(&mut buffer, &mut len, &LIMITS), shown);
         assert_eq!((reader.read(&mut buffer, &mut len, &LIMITS), reader.stage()), (shown, Stage::Head));
         reader.admit(2);
         assert_eq!((reader.read(&mut buffer, &mut (head + 1), &LIMITS), reader.stage()), (Ok(Step::More), Stage::Body));
-        let ready = Ok(Step::Ready { head, body: 2, consumed: head + 2 });
+        let ready = Ok(Step::Ready { head: parsed, body: 2, consumed: head + 2 });
         assert_eq!((reader.read(&mut buffer, &mut len, &LIMITS), reader.stage()), (ready, Stage::Idle));
     }
 
@@ -503,6 +506,6 @@ mod tests {
 
     #[test]
     fn a_reader_is_small() {
-        assert!(size_of::<Reader>() <= 72, "{}", size_of::<Reader>());
+        assert!(size_of::<Reader>() <= 128, "{}", size_of::<Reader>());
     }
 }

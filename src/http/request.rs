@@ -57,6 +57,48 @@ impl Method {
     }
 }
 
+/// What a head says, as places in its bytes: it outlives the buffer's moves. See [`Request::of`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Bytes, up to and with the blank line.
+    pub len: usize,
+    /// How much follows.
+    pub body: BodyLength,
+    method: Method,
+    path: Span,
+    query: Span,
+    host: Span,
+    lines: Span,
+    http11: bool,
+    keep_alive: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl Span {
+    /// Where `part` lies in `whole`; empty if it was not cut out of it.
+    fn of(part: &[u8], whole: &[u8]) -> Self {
+        let start = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
+        let end = start.wrapping_add(part.len());
+        if whole.get(start..end).is_none() {
+            return Self { start: 0, end: 0 };
+        }
+        Self { start: start as u32, end: end as u32 } // a head is far shorter than 4 GiB
+    }
+
+    fn bytes(self, whole: &[u8]) -> &[u8] {
+        whole.get(self.start as usize..self.end as usize).unwrap_or_default()
+    }
+
+    fn text(self, whole: &[u8]) -> &str {
+        std::str::from_utf8(self.bytes(whole)).unwrap_or_default()
+    }
+}
+
 /// One request, borrowed from the buffer it came in. Small and `Copy`: header fields are looked up in the bytes.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
@@ -72,8 +114,6 @@ pub struct Request<'a> {
     /// The peer lets the connection be used again (RFC 9112 9.3).
     pub keep_alive: bool,
     pub body: &'a [u8],
-    /// What the head says of the body, whatever `body` holds.
-    pub(super) body_length: BodyLength,
     /// The header lines, each with its CRLF.
     lines: &'a [u8],
 }
@@ -85,11 +125,11 @@ impl fmt::Debug for Request<'_> {
     }
 }
 
-impl<'a> Request<'a> {
-    /// Reads a head that [`Reader::read`](super::Reader::read) showed: it has already seen to line ends and control
-    /// bytes. Here: request line, field names, target, Host, and that the length of the body is beyond doubt.
-    pub fn parse(head: &'a [u8], body: &'a [u8]) -> Result<Self, Refusal> {
-        let head = without_blank_lines(head);
+impl Head {
+    /// Reads a complete head. [`Reader::read`](super::Reader::read) has already seen to line ends and control bytes;
+    /// here: request line, field names, target, Host, and that the length of the body is beyond doubt.
+    pub(super) fn parse(whole: &[u8]) -> Result<Self, Refusal> {
+        let head = without_blank_lines(whole);
         let mut slots = [const { MaybeUninit::uninit() }; HEADERS_MAX];
         let mut parsed = httparse::Request::new(&mut []);
         match parsed.parse_with_uninit_headers(head, &mut slots) {
@@ -101,18 +141,36 @@ impl<'a> Request<'a> {
         let Target { authority, path, query } = Target::parse(parsed.path.unwrap_or_default(), method)?;
         let http11 = parsed.version == Some(1);
         let said = Essentials::of(parsed.headers, http11)?;
+        let host = authority.unwrap_or(said.host); // RFC 9112 3.2.2
         let line_end = head.iter().position(|&b| b == b'\n').map_or(head.len(), |i| i + 1);
         Ok(Self {
+            len: whole.len(),
+            body: said.body,
             method,
-            path,
-            query,
+            path: Span::of(path.as_bytes(), whole),
+            query: Span::of(query.as_bytes(), whole),
+            host: Span::of(host.as_bytes(), whole),
+            lines: Span::of(head.get(line_end..head.len().saturating_sub(2)).unwrap_or_default(), whole),
             http11,
-            host: authority.unwrap_or(said.host), // RFC 9112 3.2.2
             keep_alive: !said.close && (http11 || said.keep_alive),
-            body,
-            body_length: said.body,
-            lines: head.get(line_end..head.len().saturating_sub(2)).unwrap_or_default(),
         })
+    }
+}
+
+impl<'a> Request<'a> {
+    /// The request of a head that [`Reader::read`](super::Reader::read) showed: `bytes` begin with it.
+    #[must_use]
+    pub fn of(head: &Head, bytes: &'a [u8], body: &'a [u8]) -> Self {
+        Self {
+            method: head.method,
+            path: Some(head.path.text(bytes)).filter(|path| !path.is_empty()).unwrap_or("/"), // `GET http://host`
+            query: head.query.text(bytes),
+            http11: head.http11,
+            host: head.host.text(bytes),
+            keep_alive: head.keep_alive,
+            body,
+            lines: head.lines.bytes(bytes),
+        }
     }
 
     /// The values of all lines with this name (in any case), white space trimmed, as bytes.
@@ -176,7 +234,11 @@ impl<'a> Request<'a> {
     /// that it cannot pass for an absent one.
     #[must_use]
     pub fn query(&self, name: &str) -> Option<Cow<'a, str>> {
-        self.query_pairs().find(|(n, _)| n == name).map(|(_, value)| value)
+        // Compared first, decoded then: most are not the one that is looked for.
+        self.query.split('&').filter(|pair| !pair.is_empty()).find_map(|pair| {
+            let (given, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (given == name || decode(given) == name).then(|| decode(value))
+        })
     }
 
     /// What an answer has to heed, kept while it is being made.
@@ -305,7 +367,11 @@ mod tests {
     use super::*;
 
     fn parse(head: &str) -> Result<Request<'_>, Refusal> {
-        Request::parse(head.as_bytes(), b"body")
+        parse_bytes(head.as_bytes())
+    }
+
+    fn parse_bytes(head: &[u8]) -> Result<Request<'_>, Refusal> {
+        Ok(Request::of(&Head::parse(head)?, head, b"body"))
     }
 
     /// What is wrong with a request line, given a Host.
@@ -347,7 +413,7 @@ mod tests {
         {
             assert!(matches!(line(&format!("GET / {version}")), Some(Malformed(_))), "{version:?}");
         }
-        assert_eq!(Request::parse(b"PRI * HTTP/2.0\r\n\r\n", &[]).err(), Some(VersionNotSupported));
+        assert_eq!(parse_bytes(b"PRI * HTTP/2.0\r\n\r\n").err(), Some(VersionNotSupported));
         assert!(matches!(line("GET /"), Some(Malformed(_))));
     }
 
@@ -381,14 +447,14 @@ mod tests {
         }
         let two = parse("GET / HTTP/1.1\r\nHost: h\r\n\r\nA: b\r\n\r\n");
         assert_eq!(two.err(), Some(Malformed("head")));
-        let request = Request::parse(b"GET / HTTP/1.1\r\nHost: h\r\nA: \xff\r\nA: b\r\n\r\n", &[]).unwrap();
+        let request = parse_bytes(b"GET / HTTP/1.1\r\nHost: h\r\nA: \xff\r\nA: b\r\n\r\n").unwrap();
         assert_eq!((request.header("A"), request.header_count("A")), (None, 2));
         assert_eq!(request.header("host"), Some("h"));
         // As long as the names that frame a message.
         let long = "Date: x\r\nUser-Agent: close\r\nSec-Fetch-Site: x\r\nIf-Modified-Since: x\r\n";
         let head = format!("GET / HTTP/1.1\r\n{long}Host: h\r\n{long}\r\n");
         let request = parse(&head).unwrap();
-        assert_eq!((request.host, request.keep_alive, request.body_length), ("h", true, BodyLength::None));
+        assert_eq!((request.host, request.keep_alive), ("h", true));
     }
 
     #[test]
@@ -420,7 +486,7 @@ mod tests {
         ];
         for (field, media) in cases {
             let head = [b"GET / HTTP/1.1\r\nHost: h\r\n", *field, b"\r\n"].concat();
-            assert_eq!(Request::parse(&head, &[]).unwrap().content_type(), *media);
+            assert_eq!(parse_bytes(&head).unwrap().content_type(), *media);
         }
     }
 

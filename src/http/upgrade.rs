@@ -78,15 +78,20 @@ pub fn bearer_subprotocol<'a>(request: &Request<'a>) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Head;
     use super::*;
 
     const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     const VERSION: &str = "Sec-WebSocket-Version: 13\r\n";
     const UPGRADE: &str = "Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n";
 
+    fn request(head: &str) -> Request<'_> {
+        Request::of(&Head::parse(head.as_bytes()).unwrap(), head.as_bytes(), &[])
+    }
+
     fn judged(version: &str, headers: &[&str]) -> Result<Accept, UpgradeFault> {
         let head = format!("GET /ws/ HTTP/{version}\r\nHost: h\r\n{}\r\n", headers.concat());
-        check(&Request::parse(head.as_bytes(), &[]).unwrap())
+        check(&request(&head))
     }
 
     #[test]
@@ -157,7 +162,7 @@ mod tests {
         ];
         for (headers, token) in cases {
             let head = format!("GET / HTTP/1.1\r\nHost: h\r\n{headers}\r\n");
-            assert_eq!(bearer_subprotocol(&Request::parse(head.as_bytes(), &[]).unwrap()), *token, "{headers:?}");
+            assert_eq!(bearer_subprotocol(&request(&head)), *token, "{headers:?}");
         }
     }
 }

@@ -6,6 +6,7 @@ use super::rates::Arrival;
 use crate::api::routes::{Door, Route};
 use crate::auth::Caller;
 use crate::clock::Now;
+use crate::http::upgrade::Accept;
 use crate::http::{Reader, Stage, Terms};
 use crate::matching::UserId;
 use crate::notification::{Channel, NotificationId};
@@ -63,6 +64,8 @@ pub(super) struct Admitted {
     pub caller: Caller,
     /// When the token ends: wall ms.
     pub expires_ms: i64,
+    /// Of a handshake: what the 101 is made from.
+    pub accept: Option<Accept>,
 }
 
 pub(super) struct Waiting {

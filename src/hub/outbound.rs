@@ -73,6 +73,15 @@ impl Outbound {
         self.parts.push_back(Part::Own(bytes));
     }
 
+    /// All there is, where it is in one piece: most of the time.
+    #[must_use]
+    pub fn only_slice(&self) -> Option<&[u8]> {
+        match self.parts.front() {
+            Some(part) if self.parts.len() == 1 => part.bytes().get(self.gone..),
+            _ => None,
+        }
+    }
+
     /// What one write takes.
     #[must_use]
     pub fn slices(&self) -> Vec<IoSlice<'_>> {

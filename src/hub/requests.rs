@@ -10,8 +10,10 @@ use crate::api::requests::{self, Asked};
 use crate::api::routes::{Access, Door, Resource, Route, route};
 use crate::auth::{Caller, Claims};
 use crate::clock::Now;
+use crate::http::upgrade::Accept;
 use crate::http::{self, BodyLength, CONTINUE, Method, Request, Stage, Step, Terms, upgrade};
 use crate::matching::UserId;
+use crate::notification::Channel;
 use crate::storage::job::{Ask, Idempotency, Standing, Ticket};
 use aws_lc_rs::digest;
 use std::net::IpAddr;
@@ -44,18 +46,13 @@ impl<S> Hub<S> {
             let bytes = input.get(*start..*end).unwrap_or_default();
             match step {
                 Ok(Step::More) => return self.track_stage(now, ticket),
-                Ok(Step::Head { head, body, expects_continue }) => {
-                    let Ok(request) = Request::parse(bytes.get(..head).unwrap_or_default(), &[]) else {
-                        return self.begin_closing(now, ticket);
-                    };
-                    self.head(now, ticket, &request, body, expects_continue, len == head);
+                Ok(Step::Head { head, expects_continue }) => {
+                    let request = Request::of(&head, bytes, &[]);
+                    self.head(now, ticket, &request, head.body, expects_continue, len == head.len);
                 }
                 Ok(Step::Ready { head, body, consumed }) => {
-                    let (head, body) = (bytes.get(..head), bytes.get(head..head + body));
-                    let Ok(request) = Request::parse(head.unwrap_or_default(), body.unwrap_or_default()) else {
-                        return self.begin_closing(now, ticket);
-                    };
-                    self.request(now, ticket, &request);
+                    let body = bytes.get(head.len..head.len + body).unwrap_or_default();
+                    self.request(now, ticket, &Request::of(&head, bytes, body));
                     *start += consumed;
                     self.track_stage(now, ticket);
                 }
@@ -154,15 +151,16 @@ impl<S> Hub<S> {
             return Err(preflight(route));
         }
         if route.access == Access::Anyone {
-            self.admit(ticket, Admitted { route, caller: Caller::Service, expires_ms: i64::MAX });
+            self.admit(ticket, Admitted { route, caller: Caller::Service, expires_ms: i64::MAX, accept: None });
             return Ok(self.rules.limits.body);
         }
         if let Resource::Socket(_, user) = route.resource {
             let judged = self.judge_handshake(now, ticket, request, user);
-            let claims = judged.inspect_err(|reply| {
+            let (accept, claims) = judged.inspect_err(|reply| {
                 self.effects.events.push(Event::Refused { cause: "handshake", status: reply.status });
             })?;
-            self.admit(ticket, Admitted { route, caller: claims.caller, expires_ms: claims.expires_at_ms });
+            let Claims { caller, expires_at_ms: expires_ms } = claims;
+            self.admit(ticket, Admitted { route, caller, expires_ms, accept: Some(accept) });
             return Ok(0);
         }
         let claims = self.authenticate(now, request, false);
@@ -192,7 +190,7 @@ impl<S> Hub<S> {
         if matches!(body, BodyLength::Known(length) if length > body_max) {
             return Err(Reply::faulty(413, &format!("The body may have {body_max} bytes.")));
         }
-        self.admit(ticket, Admitted { route, caller, expires_ms });
+        self.admit(ticket, Admitted { route, caller, expires_ms, accept: None });
         Ok(body_max)
     }
 
@@ -208,8 +206,8 @@ impl<S> Hub<S> {
         ticket: Ticket,
         request: &Request<'_>,
         user: UserId,
-    ) -> Result<Claims, Reply> {
-        upgrade::check(request).map_err(upgrade_refusal)?;
+    ) -> Result<(Accept, Claims), Reply> {
+        let accept = upgrade::check(request).map_err(upgrade_refusal)?;
         if let Some(origin) = request.header("origin")
             && !self.allows_origin(origin)
         {
@@ -234,7 +232,7 @@ impl<S> Hub<S> {
         if self.is_overloaded() {
             return Err(Reply::unavailable("Overloaded.", 1 + self.jitter(ticket, 5)));
         }
-        Ok(claims)
+        Ok((accept, claims))
     }
 
     /// Where a token may stand; a bad one in one place is not rescued by another.
@@ -306,11 +304,11 @@ impl<S> Hub<S> {
         let peer = self.peer(ticket);
         let Some(connection) = self.connection(ticket) else { return };
         let State::Http(http) = &mut connection.state else { return };
-        let Some(Admitted { route, caller, expires_ms }) = http.admitted.take() else {
+        let Some(Admitted { route, caller, expires_ms, accept }) = http.admitted.take() else {
             return self.upgrade_echo(ticket, request);
         };
-        if let Resource::Socket(..) = route.resource {
-            return self.upgrade(now, ticket, request, route, expires_ms);
+        if let (Resource::Socket(channel, user), Some(accept)) = (route.resource, accept) {
+            return self.upgrade(now, ticket, request, &accept, (user, channel), expires_ms);
         }
         let key = match idempotency(route, caller, request) {
             Ok(key) => key,
@@ -432,9 +430,15 @@ impl<S> Hub<S> {
     }
 
     /// The 101, a place in the index, and the question what this user has missed.
-    fn upgrade(&mut self, now: Now, ticket: Ticket, request: &Request<'_>, route: Route, expires_ms: i64) {
-        let Resource::Socket(channel, user) = route.resource else { return };
-        let Ok(accept) = upgrade::check(request) else { return }; // cannot fail: the head was judged
+    fn upgrade(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        request: &Request<'_>,
+        accept: &Accept,
+        (user, channel): (UserId, Channel),
+        expires_ms: i64,
+    ) {
         let subprotocol = upgrade::bearer_subprotocol(request).map(|_| "bearer");
         let since = request.query("since").filter(|since| !since.is_empty());
         let silent_ms = self.silent_at_ms(now);

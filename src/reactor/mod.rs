@@ -16,7 +16,7 @@ use hasher::Hasher;
 use journal::Journal;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
-use socket::{Got, Socket};
+use socket::{Got, Socket, Wrote};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -71,6 +71,8 @@ impl Entrance {
     /// Binds an address; gives back what the kernel made of it.
     pub fn listen(&mut self, address: SocketAddr, door: Door) -> io::Result<SocketAddr> {
         let mut inner = TcpListener::bind(address)?;
+        // Small frames must not wait for others. What a listener is told, the sockets that come from it inherit.
+        rustix::net::sockopt::set_tcp_nodelay(&inner, true)?;
         let bound = inner.local_addr()?;
         let token = Token(WAKER.0 - 1 - self.listeners.len());
         self.poll.registry().register(&mut inner, token, Interest::READABLE)?;
@@ -210,16 +212,14 @@ impl Reactor {
             for _ in 0..ACCEPTS_MAX {
                 match listener.inner.accept() {
                     Ok((stream, peer)) => {
-                        // Small frames must not wait for others; a socket that refuses is gone already.
-                        let _ = stream.set_nodelay(true);
                         let Ok(ticket) =
                             self.hub.accept(now, Socket::new(stream), peer.ip().to_canonical(), listener.door)
                         else {
                             continue;
                         };
                         let Some(socket) = self.hub.socket(ticket) else { continue };
-                        let interest = Interest::READABLE | Interest::WRITABLE;
-                        if self.poll.registry().register(&mut socket.stream, token_of(ticket), interest).is_err() {
+                        let token = token_of(ticket);
+                        if self.poll.registry().register(&mut socket.stream, token, Interest::READABLE).is_err() {
                             self.hub.gone(now, ticket, "register");
                         }
                     }
@@ -296,8 +296,15 @@ impl Reactor {
         while !self.hub.effects.flush.is_empty() {
             for ticket in std::mem::take(&mut self.hub.effects.flush) {
                 let Some((socket, outbound)) = self.hub.outbound(ticket) else { continue };
-                match socket.write(outbound) {
-                    Ok(_) => self.hub.flushed(now, ticket),
+                let wrote = socket.write(outbound).and_then(|wrote| match wrote {
+                    Wrote::Done => Ok(()),
+                    Wrote::UntilFull => {
+                        let both = Interest::READABLE | Interest::WRITABLE;
+                        self.poll.registry().reregister(&mut socket.stream, token_of(ticket), both)
+                    }
+                });
+                match wrote {
+                    Ok(()) => self.hub.flushed(now, ticket),
                     Err(_) => self.hub.gone(now, ticket, "reset"),
                 }
             }

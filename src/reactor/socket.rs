@@ -7,7 +7,8 @@ use mio::net::TcpStream;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 
-/// Edge-triggered: registered once for both, so what the kernel said has to be remembered until it says `WouldBlock`.
+/// Edge-triggered: what the kernel said has to be remembered until it says `WouldBlock`. Registered for reading; for
+/// writing too once the kernel takes no more, which most sockets never see: an event less for each.
 pub(super) struct Socket {
     pub stream: TcpStream,
     readable: bool,
@@ -23,6 +24,13 @@ pub(super) enum Got {
     Nothing,
     End,
     Broken,
+}
+
+pub(super) enum Wrote {
+    /// Nothing: the kernel has not said yet that it takes more.
+    Done,
+    /// The kernel has to be asked to tell when it takes more.
+    UntilFull,
 }
 
 impl Socket {
@@ -64,21 +72,24 @@ impl Socket {
     }
 
     /// Writes until all is out or the kernel takes no more.
-    pub(super) fn write(&mut self, outbound: &mut Outbound) -> io::Result<usize> {
-        let mut total = 0;
+    pub(super) fn write(&mut self, outbound: &mut Outbound) -> io::Result<Wrote> {
         while self.writable && !outbound.is_empty() {
-            match self.stream.write_vectored(&outbound.slices()) {
+            let wrote = match outbound.only_slice() {
+                Some(bytes) => self.stream.write(bytes),
+                None => self.stream.write_vectored(&outbound.slices()),
+            };
+            match wrote {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(count) => {
-                    outbound.wrote(count);
-                    total += count;
+                Ok(count) => outbound.wrote(count),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    self.writable = false;
+                    return Ok(Wrote::UntilFull);
                 }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => self.writable = false,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
         }
-        Ok(total)
+        Ok(Wrote::Done)
     }
 
     pub(super) fn shut(&self) {
