@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::matching::parse_id;
 
-/// PBKDF2 rounds of a new password, those of Django 5.2; also the least that a refusal costs.
+/// PBKDF2 rounds of a new password, those of Django 5.2; also the least that a refused sign-in costs.
 pub const DJANGO_ITERATIONS: u32 = 1_000_000;
 /// Most rounds that a stored password may ask for: 3 s of one core.
 pub const ITERATIONS_MAX: u32 = 10_000_000;
@@ -85,42 +85,36 @@ pub fn salt() -> String {
 /// The answer to a password, and what it cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Checked {
-    pub matches: bool,
+    /// Which of the stored ones it is, the first of those that it fits.
+    pub which: Option<usize>,
     /// PBKDF2 rounds that were computed.
-    pub rounds: u32,
+    pub rounds: u64,
 }
 
-/// Compares a password with the stored one, in constant time. `None` is a user who does not exist; that, a stored
-/// text that cannot be read, an unusable password and a wrong one all cost at least [`DJANGO_ITERATIONS`] rounds, as
-/// in Django's `harden_runtime`, so that time does not tell them apart. Only a right one may cost less.
-#[must_use]
-pub fn check(password: &str, stored: Option<&str>) -> Checked {
-    check_for(DJANGO_ITERATIONS, password, stored)
-}
-
-fn check_for(refusal_rounds: u32, password: &str, stored: Option<&str>) -> Checked {
-    let mut checked = Checked { matches: false, rounds: 0 };
-    if let Some(Encoded { iterations, salt, hash }) = stored.and_then(Encoded::parse) {
-        checked.matches = derives(password, salt, iterations, &hash);
-        checked.rounds = iterations.get();
+/// Compares a password with stored ones, in constant time each. None at all is a user who does not exist; that, stored
+/// texts that cannot be read, unusable passwords and wrong ones all cost at least `refusal_rounds`, as in Django's
+/// `harden_runtime`, so that time does not tell them apart. Only a right one may cost less.
+pub fn check<'a>(password: &str, stored: impl IntoIterator<Item = &'a str>, refusal_rounds: u32) -> Checked {
+    let mut rounds = 0;
+    for (place, stored) in stored.into_iter().enumerate() {
+        let Some(Encoded { iterations, salt, hash }) = Encoded::parse(stored) else { continue };
+        rounds += u64::from(iterations.get());
+        if derives(password, salt, iterations, &hash) {
+            return Checked { which: Some(place), rounds };
+        }
     }
-    let missing = NonZeroU32::new(refusal_rounds.saturating_sub(checked.rounds));
-    if let (false, Some(rounds)) = (checked.matches, missing) {
-        derives(password, "nobody", rounds, &[0; HASH_BYTES]);
-        checked.rounds += rounds.get();
+    let missing = u64::from(refusal_rounds).saturating_sub(rounds);
+    if let Some(missing) = u32::try_from(missing).ok().and_then(NonZeroU32::new) {
+        derives(password, "nobody", missing, &[0; HASH_BYTES]);
+        rounds += u64::from(missing.get());
     }
-    checked
+    Checked { which: None, rounds }
 }
 
-/// Whether `password` is the one in `encoded`; [`check`] without the count.
+/// Whether `password` is the one in `encoded`: [`check`] for those who are known.
 #[must_use]
 pub fn verify(password: &str, encoded: &str) -> bool {
-    check(password, Some(encoded)).matches
-}
-
-/// For a user who does not exist: costs what a wrong password costs, and is always false.
-pub fn verify_nobody(password: &str) -> bool {
-    check(password, None).matches
+    check(password, [encoded], 0).which.is_some()
 }
 
 fn derives(password: &str, salt: &str, rounds: NonZeroU32, hash: &[u8; HASH_BYTES]) -> bool {
@@ -149,7 +143,7 @@ mod tests {
             let [_, iterations, salt, _] = stored.split('$').collect::<Vec<_>>().try_into().unwrap();
             assert!(verify(password, stored) && is_encoded(stored) && !is_foreign(stored));
             assert_eq!(encode(password, salt, iterations.parse().unwrap()), stored);
-            assert!(!check_for(1, &format!("{password}x"), Some(stored)).matches);
+            assert!(!verify(&format!("{password}x"), stored));
         }
         let long = "a\0b".repeat(40);
         assert!(verify(&long, "pbkdf2_sha256$4096$NaCl$5K4U/PBjbpXQX16ehh8e/MmX0av7lk99ZjBLLCKY9DQ="));
@@ -157,21 +151,21 @@ mod tests {
 
     #[test]
     fn wrong_and_unknown_cost_the_same_rounds() {
-        let refused = Checked { matches: false, rounds: DJANGO_ITERATIONS };
-        let (_, fast) = KNOWN[0];
-        let (right, usual) = KNOWN[3];
-        assert_eq!(check("wrong", None), refused);
-        assert_eq!(check("wrong", Some(usual)), refused);
-        assert_eq!(check("wrong", Some(fast)), refused);
-        assert_eq!(check(right, Some(usual)), Checked { matches: true, rounds: DJANGO_ITERATIONS });
-        assert!(!verify_nobody(right));
+        let refused = Checked { which: None, rounds: 40_000 };
+        let check = |password: &str, stored: &[&str]| check(password, stored.iter().copied(), 40_000);
+        let (right, fast) = KNOWN[0];
+        assert_eq!(check("wrong", &[]), refused);
+        assert_eq!(check("wrong", &[fast]), refused);
+        assert_eq!(check(right, &[fast]), Checked { which: Some(0), rounds: 30_000 });
         for stored in [UNUSABLE, "", "!", "pbkdf2_sha256$0$s$x", "argon2$argon2id$v=19$m=102400,t=2,p=8$c2FsdA$aGFzaA"]
         {
             for password in ["", stored, "nobody"] {
-                let refused = Checked { matches: false, rounds: 2_000 };
-                assert_eq!(check_for(2_000, password, Some(stored)), refused, "{stored}");
+                assert_eq!(check(password, &[stored]), refused, "{stored}");
             }
         }
+        // Of several, each costs its own; what is right is found behind what is not.
+        assert_eq!(check(right, &[UNUSABLE, KNOWN[1].1, fast]), Checked { which: Some(2), rounds: 31_000 });
+        assert_eq!(check("wrong", &[fast, fast]), Checked { which: None, rounds: 60_000 });
     }
 
     #[test]
@@ -248,7 +242,7 @@ mod tests {
         fn no_text_panics(password in any::<String>(), stored in any::<String>(), tail in "[0-9]{0,2}\\$[a-z$]{0,4}\\$[A-Za-z=]{0,50}") {
             for stored in [stored, format!("pbkdf2_sha256${tail}")] {
                 let _ = is_foreign(&stored);
-                prop_assert!(!check_for(1, &password, Some(&stored)).matches);
+                prop_assert!(!verify(&password, &stored));
             }
         }
 
@@ -256,8 +250,8 @@ mod tests {
         fn what_was_encoded_is_verified(password in any::<String>(), other in any::<String>(), rounds in 1..20_u32) {
             let stored = encode(&password, &salt(), rounds);
             prop_assert!(is_encoded(&stored));
-            prop_assert_eq!(check_for(1, &other, Some(&stored)).matches, other == password);
-            prop_assert_eq!(check_for(100, &password, Some(&stored)), Checked { matches: true, rounds });
+            prop_assert_eq!(verify(&other, &stored), other == password);
+            prop_assert_eq!(check(&password, [&*stored], 100), Checked { which: Some(0), rounds: u64::from(rounds) });
         }
     }
 }

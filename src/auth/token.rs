@@ -41,6 +41,8 @@ pub struct RefreshClaims {
     /// All tokens that descend from one login. One that the Django system issued has none: it begins its own,
     /// named by its `jti`.
     pub family: Uuid,
+    /// `iat` in wall-clock milliseconds since 1970; 0 where the token does not say.
+    pub issued_at_ms: i64,
     /// As in [`Claims`].
     pub expires_at_ms: i64,
 }
@@ -129,7 +131,8 @@ impl Verifier {
         let user = payload.user()?;
         let jti = payload.jti.and_then(token_id).ok_or(TokenError::Invalid)?;
         let family = payload.family.map_or(Some(jti), token_id).ok_or(TokenError::Invalid)?;
-        Ok(RefreshClaims { user, jti, family, expires_at_ms: lifetime.until_ms })
+        let issued_at_ms = payload.iat.and_then(numeric_date).unwrap_or_default();
+        Ok(RefreshClaims { user, jti, family, issued_at_ms, expires_at_ms: lifetime.until_ms })
     }
 
     /// All that an access token says, good at `now_ms`.

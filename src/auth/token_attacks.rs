@@ -114,6 +114,7 @@ fn refresh_tokens_are_a_kind_of_their_own() {
     for (token, family) in [(REFRESH, family), (REFRESH_DJANGO, jti)] {
         let claims = read(token).unwrap();
         assert_eq!((claims.user, claims.expires_at_ms), (UserId(7), ISSUED_MS + 7 * DAY_MS));
+        assert_eq!(claims.issued_at_ms, ISSUED_MS);
         assert_eq!((claims.jti.simple().to_string(), claims.family.simple().to_string()), (jti.into(), family.into()));
         assert_eq!(ours().verify_refresh(token, ISSUED_MS + 7 * DAY_MS), Err(TokenError::Expired));
         assert_eq!(ours().verify(token, ISSUED_MS), Err(TokenError::WrongType));

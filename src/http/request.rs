@@ -221,13 +221,9 @@ impl<'a> Request<'a> {
         self.http11 && self.has_token("connection", "upgrade") && self.has_token("upgrade", "websocket")
     }
 
-    /// Names and values of the query, decoded as browsers encode forms (`+` is a space). Nothing is refused: a `%`
-    /// without two hex digits stays, bytes that are no UTF-8 become U+FFFD. Allocates only where there is an escape.
+    /// Names and values of the query, as [`form_pairs`] reads them.
     pub fn query_pairs(&self) -> impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)> + use<'a> {
-        self.query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode(name), decode(value))
-        })
+        form_pairs(self.query)
     }
 
     /// The first value of this name; names are compared decoded, in their case. A broken value is still a value, so
@@ -246,6 +242,15 @@ impl<'a> Request<'a> {
     pub fn terms(&self) -> Terms {
         Terms { http11: self.http11, head_only: self.method == Method::Head, keep_alive: self.keep_alive }
     }
+}
+
+/// Names and values, decoded as browsers encode forms (`+` is a space). Nothing is refused: a `%` without two hex
+/// digits stays, bytes that are no UTF-8 become U+FFFD. Allocates only where there is an escape.
+pub fn form_pairs(text: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+    text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decode(name), decode(value))
+    })
 }
 
 /// What the header fields say about connection and body, gathered in one pass.
