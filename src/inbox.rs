@@ -4,6 +4,7 @@
 use crate::api::command::Command;
 use crate::config::Level;
 use crate::hub::Rules;
+use crate::matching::UserId;
 use crate::storage::job::{Outcome, Ticket};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -17,6 +18,8 @@ pub enum Letter {
     Answered(Vec<Outcome>),
     /// A password was hashed: the command that holds it may go on.
     Hashed { ticket: Ticket, command: Command },
+    /// A password was compared: whose it is, and his stored one. `cost`: rounds, as the hub reckoned them.
+    Checked { ticket: Ticket, found: Option<(UserId, String)>, cost: u64 },
     /// Writing fails (why), or works again.
     Health(Option<String>),
     /// SIGHUP, and the configuration was right: what to obey from now on.

@@ -80,6 +80,16 @@ pub enum Command {
         score: f64,
         metadata: Option<String>,
     },
+    /// A sign-in whose password was found right: the first token of a family.
+    SignIn {
+        user: UserId,
+        /// The stored password that was checked: it must still be his when this is carried out.
+        checked: String,
+        family: Uuid,
+        token: Uuid,
+        expires_ms: i64,
+    },
+    Refresh(Refresh),
     /// Removes what is older than `storage.retention`: one stretch of rows after `after`.
     Retain {
         after: NotificationId,
@@ -91,6 +101,19 @@ pub enum Command {
         status: u16,
         body: String,
     },
+}
+
+/// A refresh token for the next one of its family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refresh {
+    pub user: UserId,
+    /// The token's own id, where Django made it: it begins its own family.
+    pub family: Uuid,
+    pub token: Uuid,
+    pub made_ms: i64,
+    pub expires_ms: i64,
+    pub next: Uuid,
+    pub next_expires_ms: i64,
 }
 
 /// An act on a match, as the paths name it.
@@ -177,6 +200,10 @@ pub enum Query {
     },
     User {
         id: UserId,
+    },
+    /// Whose password a sign-in under this name may be.
+    Credentials {
+        username: String,
     },
     /// What a connecting socket is sent before anything live.
     Backlog(Backlog),

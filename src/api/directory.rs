@@ -38,7 +38,11 @@ pub fn user(fields: &mut Map<String, Value>) -> Result<UserFields, FieldError> {
         Some(Value::String(text)) if password::is_foreign(&text) => {
             return wrong("password", "Only pbkdf2_sha256 hashes are known.");
         }
-        Some(Value::String(text)) if !text.is_empty() && text.len() <= PASSWORD_MAX => Some(text),
+        Some(Value::String(text)) if password::is_encoded(&text) => Some(text),
+        // A sign-in is read without white space around the password, so it is not stored with it.
+        Some(Value::String(text)) if !text.trim().is_empty() && text.len() <= PASSWORD_MAX => {
+            Some(text.trim().to_owned())
+        }
         Some(_) => return wrong("password", "Not a valid string."),
     };
     let user = User {
@@ -146,6 +150,7 @@ mod tests {
             (json!({"username": "a", "email": "x".repeat(255)}), "email"),
             (json!({"username": "a", "is_active": "yes"}), "is_active"),
             (json!({"username": "a", "password": ""}), "password"),
+            (json!({"username": "a", "password": " "}), "password"),
         ] {
             assert_eq!(user(&mut fields(bad.clone())).unwrap_err().field, field, "{bad}");
         }

@@ -12,4 +12,5 @@ pub mod page;
 pub mod reply;
 pub mod requests;
 pub mod routes;
+pub mod sign_in;
 pub mod views;

@@ -149,6 +149,8 @@ impl Reply {
                 "code": "token_not_valid",
                 "messages": [{ "token_class": "AccessToken", "token_type": "access", "message": error.message() }],
             }),
+            Unauthorized::Refresh(error) => json!({ "detail": error.message(), "code": "token_not_valid" }),
+            Unauthorized::NoAccount => json!({ "detail": "No active account found with the given credentials" }),
             Unauthorized::UserGone => json!({ "detail": "User not found", "code": "user_not_found" }),
             Unauthorized::UserInactive => json!({ "detail": "User is inactive", "code": "user_inactive" }),
         };
@@ -163,6 +165,10 @@ pub enum Unauthorized {
     Missing,
     BadHeader,
     Token(TokenError),
+    /// The token given to `/api/refresh/`.
+    Refresh(TokenError),
+    /// A login that is refused, whatever the reason.
+    NoAccount,
     UserGone,
     UserInactive,
 }

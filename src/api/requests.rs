@@ -7,8 +7,9 @@ use super::json;
 use super::page::PageRequest;
 use super::reply::Reply;
 use super::routes::{Resource, Route};
+use super::sign_in::{self, Credentials};
 use crate::auth::Caller;
-use crate::http::{Method, Request};
+use crate::http::{Method, Request, form_pairs};
 use crate::matching::{PropertyId, UserId, parse_id};
 use crate::notification::{Channel, GENERAL, General, RESERVED_TYPES};
 use serde_json::{Map, Value, json};
@@ -20,6 +21,9 @@ use uuid::Uuid;
 pub enum Asked {
     Write(Command),
     Read(Query),
+    SignIn(Credentials),
+    /// New tokens for this refresh token.
+    Renew(String),
     /// What the server itself knows: its health.
     Server(Resource),
 }
@@ -48,8 +52,10 @@ pub fn understand(route: Route, caller: Caller, request: &Request<'_>, origin: &
         Caller::Service => UserId(0),
     };
     match (route.method, route.resource) {
+        (_, Resource::Login) => sign_in::credentials(&body(route, request)?).map(Asked::SignIn),
+        (_, Resource::Refresh) => sign_in::refresh_token(&body(route, request)?).map(Asked::Renew),
         (Method::Post | Method::Put, _) => {
-            let fields = body(request)?;
+            let fields = body(route, request)?;
             write(route.resource, by, fields).map(Asked::Write)
         }
         (Method::Delete, Resource::User(id)) => Ok(Asked::Write(Command::DeleteUser { id })),
@@ -60,11 +66,14 @@ pub fn understand(route: Route, caller: Caller, request: &Request<'_>, origin: &
 }
 
 /// The JSON object of a body; no body is an empty one.
-fn body(request: &Request<'_>) -> Result<Map<String, Value>, Reply> {
+fn body(route: Route, request: &Request<'_>) -> Result<Map<String, Value>, Reply> {
     if request.body.is_empty() {
         return Ok(Map::new());
     }
-    media_type(request)?;
+    media_type(route, request)?;
+    if is_form(request) {
+        return form(request.body);
+    }
     match json::parse(request.body) {
         Ok(Value::Object(fields)) => Ok(fields),
         Ok(_) => Err(Reply::invalid(json!({ "detail": "Invalid data. Expected a dictionary." }))),
@@ -72,12 +81,35 @@ fn body(request: &Request<'_>) -> Result<Map<String, Value>, Reply> {
     }
 }
 
-/// 415 for a body that does not say it is JSON. Judged on the head, before 413.
-pub fn media_type(request: &Request<'_>) -> Result<(), Reply> {
+/// 415 for a body that does not say it is JSON; a login may be a form too. Judged on the head, before 413.
+pub fn media_type(route: Route, request: &Request<'_>) -> Result<(), Reply> {
     match request.content_type() {
         Some(media_type) if media_type.eq_ignore_ascii_case("application/json") => Ok(()),
+        _ if route.resource.is_sign_in() && is_form(request) => Ok(()),
         other => Err(Reply::unsupported_media_type(other.unwrap_or_default())),
     }
+}
+
+fn is_form(request: &Request<'_>) -> bool {
+    request
+        .content_type()
+        .is_some_and(|media_type| media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded"))
+}
+
+/// As strict as JSON is read: UTF-8, no NUL, no name twice.
+fn form(body: &[u8]) -> Result<Map<String, Value>, Reply> {
+    let odd = |what: &str| Reply::invalid(json!({ "detail": format!("Form parse error - {what}") }));
+    let text = std::str::from_utf8(body).map_err(|_| odd("not UTF-8"))?;
+    let mut fields = Map::new();
+    for (name, value) in form_pairs(text) {
+        if name.contains('\0') || value.contains('\0') {
+            return Err(odd("NUL in a string"));
+        }
+        if fields.insert(name.into_owned(), Value::String(value.into_owned())).is_some() {
+            return Err(odd("a name stands twice"));
+        }
+    }
+    Ok(fields)
 }
 
 fn write(resource: Resource, by: UserId, mut fields: Map<String, Value>) -> Result<Command, Reply> {

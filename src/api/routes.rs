@@ -27,6 +27,8 @@ pub enum Resource {
     MarkAllRead,
     Me,
     User(UserId),
+    Login,
+    Refresh,
     Live,
     Ready,
 }
@@ -99,6 +101,8 @@ impl Resource {
                 "GET, HEAD, PUT, DELETE, OPTIONS",
                 "/api/users/{id}/",
             ),
+            Self::Login => (&[(POST, Anyone)], ACT, "/api/login/"),
+            Self::Refresh => (&[(POST, Anyone)], ACT, "/api/refresh/"),
             Self::Live => (&[(GET, Anyone)], READ, "/health/live"),
             Self::Ready => (&[(GET, Anyone)], READ, "/health/ready"),
         }
@@ -108,6 +112,12 @@ impl Resource {
     #[must_use]
     pub fn allow(self) -> &'static str {
         self.calls().1
+    }
+
+    /// Whether it gives tokens: for who has none yet.
+    #[must_use]
+    pub fn is_sign_in(self) -> bool {
+        matches!(self, Self::Login | Self::Refresh)
     }
 
     /// The path with its parameters as names: a bounded set, fit for logs and metric labels.
@@ -126,9 +136,11 @@ pub struct Route {
     pub access: Access,
 }
 
-/// Path, then method: 404 or 405.
-pub fn route(door: Door, method: Method, path: &str) -> Result<Route, Reply> {
-    let resource = resource(door, path).ok_or_else(|| Reply::not_found("Not found."))?;
+/// Path, then method: 404 or 405. `signs_in`: whether there are paths for that.
+pub fn route(door: Door, signs_in: bool, method: Method, path: &str) -> Result<Route, Reply> {
+    let resource = resource(door, path)
+        .filter(|resource| signs_in || !resource.is_sign_in())
+        .ok_or_else(|| Reply::not_found("Not found."))?;
     let asked = match (method, resource) {
         // A socket has no answer to show to HEAD.
         (Method::Head, Resource::Socket(..)) => Method::Head,
@@ -175,6 +187,8 @@ fn resource(door: Door, path: &str) -> Option<Resource> {
         (["api", "notifications", "mark_all_as_read"], _) => Some(Resource::MarkAllRead),
         (["api", "notifications", id], _) => which(id).map(Resource::Notification),
         (["api", "notifications", id, "mark_as_read"], _) => which(id).map(Resource::MarkRead),
+        (["api", "login"], _) => Some(Resource::Login),
+        (["api", "refresh"], _) => Some(Resource::Refresh),
         (["api", "users", "me"], _) => Some(Resource::Me),
         (["api", "users", id], _) => UserId::parse(id).map(Resource::User),
         _ => None,
@@ -202,7 +216,7 @@ mod tests {
     use super::*;
 
     fn status(method: Method, path: &str) -> u16 {
-        route(Door::Public, method, path).map_or_else(|refusal| refusal.status, |_| 200)
+        route(Door::Public, true, method, path).map_or_else(|refusal| refusal.status, |_| 200)
     }
 
     #[test]
@@ -219,6 +233,9 @@ mod tests {
             (POST, "/api/properties/9223372036854775808/like/", 404),
             (POST, "/api/matches/1/steal/", 404),
             (GET, "/api/matches/", 405),
+            (POST, "/api/login", 200),
+            (Method::Head, "/api/refresh/", 405),
+            (POST, "/api/token/refresh/", 404),
             (PUT, "/api/matches/", 200),
             (Method::Head, "/api/notifications/", 200),
             (Method::Head, "/ws/tenant-notifications/1/", 405),
@@ -237,13 +254,17 @@ mod tests {
         for (method, path, expected) in cases {
             assert_eq!(status(method, path), expected, "{method:?} {path}");
         }
-        assert!(route(Door::Admin, GET, "/health/ready").is_ok());
-        assert_eq!(route(Door::Admin, GET, "/api/users/me/").unwrap_err().status, 404);
+        assert!(route(Door::Admin, true, GET, "/health/ready").is_ok());
+        for method in [GET, POST, Method::Options] {
+            assert_eq!(route(Door::Public, false, method, "/api/login/").unwrap_err().status, 404);
+            assert_eq!(route(Door::Admin, true, method, "/api/login/").unwrap_err().status, 404);
+        }
+        assert_eq!(route(Door::Admin, true, GET, "/api/users/me/").unwrap_err().status, 404);
     }
 
     #[test]
     fn allow_lists_what_is_taken() {
-        let refused = route(Door::Public, Method::Patch, "/api/properties/1/").unwrap_err();
+        let refused = route(Door::Public, true, Method::Patch, "/api/properties/1/").unwrap_err();
         assert_eq!(refused.headers, [("Allow", "GET, HEAD, PUT, DELETE, OPTIONS".into())]);
     }
 }

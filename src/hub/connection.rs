@@ -74,6 +74,8 @@ pub(super) struct Waiting {
     pub asked_us: u64,
     /// The `Origin` that asked, for CORS.
     pub origin: Option<String>,
+    /// Of a sign-in, until it is known what to compare it with.
+    pub password: Option<String>,
 }
 
 /// A connection after the upgrade.

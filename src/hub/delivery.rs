@@ -45,6 +45,12 @@ impl<S> Hub<S> {
         };
         match (answer, is_loading) {
             (Answer::Reply(reply), None) => self.answer_waiting(now, ticket, reply),
+            (Answer::Credentials { candidates, refusal_rounds }, None) => {
+                self.check_password(now, ticket, candidates, refusal_rounds);
+            }
+            (Answer::Tokens { user, family, token, made_ms, expires_ms }, None) => {
+                self.issue(now, ticket, user, (family, token), made_ms, expires_ms);
+            }
             (Answer::Failed(_), None) => {
                 let seconds = 1 + self.jitter(ticket, 3);
                 self.answer_waiting(now, ticket, Reply::unavailable("Storage is unavailable.", seconds));
@@ -78,6 +84,7 @@ impl<S> Hub<S> {
                 }
             }
             Change::Forgotten { user } => self.users.forget(user),
+            Change::Revoked { user } => self.effects.events.push(Event::Revoked { user }),
         }
     }
 

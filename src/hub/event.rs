@@ -29,6 +29,10 @@ pub enum Event {
         status: u16,
         took_us: u64,
     },
+    /// A refresh token was used twice, so somebody else may have it.
+    Revoked {
+        user: UserId,
+    },
     Created {
         id: NotificationId,
         user: UserId,

@@ -13,10 +13,12 @@ mod outbound;
 mod rates;
 mod replay;
 mod requests;
+mod sign_in;
 mod user_index;
 mod users;
 
 pub use outbound::Outbound;
+pub use sign_in::{Issuer, PasswordTask};
 
 use crate::api::command::Command;
 use crate::api::reply::Reply;
@@ -35,6 +37,7 @@ use deadlines::{Deadlines, PLACES_MAX};
 use drain::Drain;
 use event::Event;
 use rates::{Rate, Rates};
+use sign_in::Logins;
 use slab::Slab;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -49,6 +52,8 @@ pub struct Rules {
     pub connections: usize,
     /// `None`: an echo server, which knows nobody.
     pub verifier: Option<Verifier>,
+    /// `None`: nobody signs in here.
+    pub issuer: Option<Issuer>,
     pub origins: Vec<String>,
     pub proxies: Vec<Network>,
     pub ack: Ack,
@@ -64,6 +69,7 @@ impl Rules {
             limits: config.limits,
             connections,
             verifier,
+            issuer: Issuer::new(&config.auth),
             origins: config.server.allowed_origins.clone(),
             proxies: config.server.trusted_proxies.clone(),
             ack: config.delivery.ack,
@@ -79,8 +85,8 @@ impl Rules {
 pub struct Effects {
     pub errands: Vec<Errand>,
     pub reads: Vec<Ask>,
-    /// Commands whose plain password has to be hashed first: that takes a third of a second.
-    pub hash: Vec<(Ticket, Command)>,
+    /// Passwords to be hashed: each takes a third of a second.
+    pub hash: Vec<PasswordTask>,
     pub flush: Vec<Ticket>,
     /// Everything is sent: end the sending half.
     pub shut: Vec<Ticket>,
@@ -108,8 +114,6 @@ const LINGER_MS: u64 = 2_000;
 const LAST_WORDS_MS: u64 = 5_000;
 /// Bytes queued beyond which an HTTP connection takes no further request.
 const PIPELINE_BYTES: usize = 64 * 1024;
-/// Passwords that may wait to be hashed.
-const HASHING_MAX: usize = 64;
 /// Housekeeping of old rows.
 const RETAIN_EVERY_MS: u64 = 60 * 60 * 1_000;
 
@@ -124,11 +128,13 @@ pub struct Hub<S> {
     tokens: TokenMemory,
     addresses: Addresses,
     requests: Rates<Asker>,
+    logins: Logins,
     handshakes: (Rate, u64),
     feeds: usize,
     /// Errands and questions that are under way.
     outstanding: usize,
-    hashing: usize,
+    /// PBKDF2 rounds that are under way or wait.
+    hashing: u64,
     /// The newest row whose outcome came.
     committed: NotificationId,
     failing: Option<String>,
@@ -151,6 +157,7 @@ impl<S> Hub<S> {
     pub fn new(now: Now, rules: Rules, census: &Census, seed: u64) -> Self {
         let (requests, handshakes) = rates_of(&rules.limits);
         let room = rules.connections.min(ROOM_MAX) + TURNED_AWAY_MAX;
+        let logins = Logins::new(&rules.limits);
         Self {
             table: Slab::with_capacity(room),
             generation: 0,
@@ -162,6 +169,7 @@ impl<S> Hub<S> {
             tokens: TokenMemory::new(),
             addresses: Addresses::default(),
             requests,
+            logins,
             handshakes: (handshakes, 0),
             feeds: 0,
             outstanding: 0,
@@ -179,6 +187,7 @@ impl<S> Hub<S> {
     pub fn obey(&mut self, rules: Rules) {
         let (requests, handshakes) = rates_of(&rules.limits);
         self.requests = requests;
+        self.logins = Logins::new(&rules.limits);
         self.handshakes.0 = handshakes;
         self.rules = rules;
     }
@@ -465,13 +474,6 @@ impl<S> Hub<S> {
         self.outstanding += 1;
         let (at_ms, asked_us) = (now.wall_ms, now.monotonic_us);
         self.effects.errands.push(Errand::Write(Job { command, ticket, idempotency, at_ms, asked_us }));
-    }
-
-    /// A command whose password is hashed now.
-    pub fn hashed(&mut self, now: Now, ticket: Ticket, command: Command) {
-        self.outstanding = self.outstanding.saturating_sub(1);
-        self.hashing = self.hashing.saturating_sub(1);
-        self.submit(now, Some(ticket), command, None);
     }
 
     fn is_overloaded(&self) -> bool {

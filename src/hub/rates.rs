@@ -4,33 +4,40 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// `0` a second: no limit.
+/// No spacing: no limit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rate {
-    per_second: u32,
+    spacing_us: u64,
     burst: u32,
 }
 
 impl Rate {
+    /// `0` a second: no limit.
     pub(super) fn new(per_second: u32, burst: u32) -> Self {
-        Self { per_second, burst: burst.max(1) }
+        Self::spread(per_second, 1_000_000, burst)
     }
 
-    fn spacing_us(self) -> u64 {
-        1_000_000 / u64::from(self.per_second).clamp(1, 1_000_000)
+    /// A minute's worth may come at once. `0`: no limit.
+    pub(super) fn per_minute(count: u32) -> Self {
+        Self::spread(count, 60_000_000, count)
+    }
+
+    fn spread(count: u32, over_us: u64, burst: u32) -> Self {
+        let spacing_us = if count == 0 { 0 } else { (over_us / u64::from(count)).max(1) };
+        Self { spacing_us, burst: burst.max(1) }
     }
 
     /// How far ahead of now an arrival may lie once a burst is taken.
     fn burst_us(self) -> u64 {
-        self.spacing_us() * u64::from(self.burst)
+        self.spacing_us * u64::from(self.burst)
     }
 
     /// Takes one if it may be; else says in how many microseconds the next may.
     pub(super) fn take(self, arrival_us: &mut u64, now_us: u64) -> Result<(), u64> {
-        if self.per_second == 0 {
+        let spacing = self.spacing_us;
+        if spacing == 0 {
             return Ok(());
         }
-        let spacing = self.spacing_us();
         let slack = self.burst_us() - spacing;
         let expected = (*arrival_us).max(now_us);
         if expected - now_us > slack {
@@ -75,7 +82,7 @@ impl<K: Hash + Eq> Rates<K> {
     }
 
     pub(super) fn take(&mut self, key: K, now_us: u64) -> Result<(), u64> {
-        if self.rate.per_second == 0 {
+        if self.rate.spacing_us == 0 {
             return Ok(());
         }
         if self.arrivals_us.len() >= ENTRIES_MAX && !self.arrivals_us.contains_key(&key) {
@@ -114,6 +121,16 @@ mod tests {
             assert!(arrival.take(rate, start_us + 50_100).is_ok());
             assert!(arrival.take(rate, start_us + 50_100).is_err());
         }
+    }
+
+    #[test]
+    fn a_minutes_worth_then_one_after_the_other() {
+        let (rate, mut arrival) = (Rate::per_minute(5), 0);
+        assert!((0..5).all(|_| rate.take(&mut arrival, 0).is_ok()));
+        assert_eq!(rate.take(&mut arrival, 0), Err(12_000_000));
+        assert!(rate.take(&mut arrival, 12_000_000).is_ok());
+        assert!(rate.take(&mut arrival, 12_000_001).is_err());
+        assert!((0..1_000).all(|_| Rate::per_minute(0).take(&mut arrival, 0).is_ok()));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::connection::{Admitted, Feed, State, Waiting};
 use super::event::Event;
-use super::{Asker, Hub, PIPELINE_BYTES, idle_ms, ms, response, seconds};
+use super::{Asker, Hub, PIPELINE_BYTES, PasswordTask, idle_ms, ms, response, seconds};
 use crate::api::command::Command;
 use crate::api::reply::{Reply, Unauthorized};
 use crate::api::requests::{self, Asked};
@@ -104,7 +104,7 @@ impl<S> Hub<S> {
         expects_continue: bool,
         body_is_to_come: bool,
     ) {
-        let known = route(self.door(ticket), request.method, request.path);
+        let known = route(self.door(ticket), self.rules.issuer.is_some(), request.method, request.path);
         let template = known.as_ref().map_or("other", |route| route.resource.template());
         let judged = match self.rules.verifier {
             None => judge_echo(request),
@@ -150,6 +150,12 @@ impl<S> Hub<S> {
         if request.method == Method::Options {
             return Err(preflight(route));
         }
+        if route.resource.is_sign_in() {
+            self.judge_sign_in(now, ticket, request, route)?;
+            let body_max = self.judge_body(request, body, route)?;
+            self.admit(ticket, Admitted { route, caller: Caller::Service, expires_ms: i64::MAX, accept: None });
+            return Ok(body_max);
+        }
         if route.access == Access::Anyone {
             self.admit(ticket, Admitted { route, caller: Caller::Service, expires_ms: i64::MAX, accept: None });
             return Ok(self.rules.limits.body);
@@ -169,10 +175,8 @@ impl<S> Hub<S> {
             Ok(_) => None,
             Err(_) => Some(Asker::Address(self.client(ticket, request))),
         };
-        if let Some(asker) = asker
-            && let Err(wait_us) = self.requests.take(asker, now.monotonic_us)
-        {
-            return Err(Reply::too_many(wait_us.div_ceil(1_000_000)));
+        if let Some(asker) = asker {
+            self.requests.take(asker, now.monotonic_us).map_err(too_many)?;
         }
         let Claims { caller, expires_at_ms: expires_ms } = claims.map_err(|why| Reply::unauthorized(&why))?;
         let allowed = match route.access {
@@ -183,14 +187,19 @@ impl<S> Hub<S> {
         if !allowed {
             return Err(Reply::forbidden());
         }
+        let body_max = self.judge_body(request, body, route)?;
+        self.admit(ticket, Admitted { route, caller, expires_ms, accept: None });
+        Ok(body_max)
+    }
+
+    fn judge_body(&self, request: &Request<'_>, body: BodyLength, route: Route) -> Result<usize, Reply> {
         let body_max = requests::body_max(route, self.rules.limits.body);
         if body != BodyLength::None {
-            requests::media_type(request)?;
+            requests::media_type(route, request)?;
         }
         if matches!(body, BodyLength::Known(length) if length > body_max) {
             return Err(Reply::faulty(413, &format!("The body may have {body_max} bytes.")));
         }
-        self.admit(ticket, Admitted { route, caller, expires_ms, accept: None });
         Ok(body_max)
     }
 
@@ -276,7 +285,7 @@ impl<S> Hub<S> {
     }
 
     /// The client's address: what a trusted proxy says, else the peer's own.
-    fn client(&mut self, ticket: Ticket, request: &Request<'_>) -> IpAddr {
+    pub(super) fn client(&mut self, ticket: Ticket, request: &Request<'_>) -> IpAddr {
         let peer = self.peer(ticket);
         let trusted = |address: IpAddr| self.rules.proxies.iter().any(|proxy| proxy.contains(address));
         let mut client = peer;
@@ -329,15 +338,27 @@ impl<S> Hub<S> {
             Err(reply) => reply,
             Ok(Asked::Server(resource)) => self.server_state(resource),
             Ok(_) if self.is_overloaded() => Reply::unavailable("Overloaded.", 1 + self.jitter(ticket, 3)),
-            Ok(Asked::Write(command)) if command.holds_plain_password() => {
-                if self.hashing < super::HASHING_MAX {
+            Ok(Asked::Write(command)) if command.holds_plain_password() => match self.room_to_hash() {
+                Ok(()) => {
                     self.wait(now, ticket, request, route);
-                    self.outstanding += 1;
-                    self.hashing += 1;
-                    return self.effects.hash.push((ticket, command));
+                    return self.hash(PasswordTask::Encode { ticket, command });
                 }
-                Reply::unavailable("Too many passwords to hash.", 2)
-            }
+                Err(reply) => reply,
+            },
+            Ok(Asked::SignIn(credentials)) => match self.logins.take_name(&credentials.username, now) {
+                Ok(()) => {
+                    self.wait(now, ticket, request, route);
+                    return self.begin_sign_in(ticket, credentials);
+                }
+                Err(wait_us) => too_many(wait_us),
+            },
+            Ok(Asked::Renew(token)) => match self.refresh(now, &token) {
+                Ok(command) => {
+                    self.wait(now, ticket, request, route);
+                    return self.submit(now, Some(ticket), command, None);
+                }
+                Err(reply) => reply,
+            },
             Ok(Asked::Write(command)) => {
                 self.wait(now, ticket, request, route);
                 return self.submit(now, Some(ticket), command, key);
@@ -354,7 +375,8 @@ impl<S> Hub<S> {
     fn wait(&mut self, now: Now, ticket: Ticket, request: &Request<'_>, route: Route) {
         let origin = request.header("origin").map(str::to_owned);
         if let Some(State::Http(http)) = self.connection(ticket).map(|connection| &mut connection.state) {
-            http.waiting = Some(Waiting { terms: request.terms(), route, asked_us: now.monotonic_us, origin });
+            http.waiting =
+                Some(Waiting { terms: request.terms(), route, asked_us: now.monotonic_us, origin, password: None });
         }
     }
 
@@ -453,6 +475,10 @@ impl<S> Hub<S> {
     }
 }
 
+pub(super) fn too_many(wait_us: u64) -> Reply {
+    Reply::too_many(wait_us.div_ceil(1_000_000))
+}
+
 /// The answer to OPTIONS (Fetch, "CORS-preflight request"): what an allowed origin may send.
 fn preflight(route: Route) -> Reply {
     let allow = route.resource.allow();
@@ -496,7 +522,8 @@ fn bearer<'a>(request: &Request<'a>) -> Result<&'a str, Unauthorized> {
 
 /// The `Idempotency-Key` of a POST.
 fn idempotency(route: Route, caller: Caller, request: &Request<'_>) -> Result<Option<Idempotency>, Reply> {
-    if route.method != Method::Post || request.header_count("idempotency-key") == 0 {
+    // What these answer is secret, and not kept.
+    if route.resource.is_sign_in() || route.method != Method::Post || request.header_count("idempotency-key") == 0 {
         return Ok(None);
     }
     let key = request.header("idempotency-key").unwrap_or_default();

@@ -41,6 +41,7 @@ fn describe(event: &Event) -> (Level, &'static str) {
         Event::Refused { .. } => (Level::Info, "refused"),
         Event::Request { status: 500.., .. } => (Level::Warn, "request"),
         Event::Request { .. } => (Level::Info, "request"),
+        Event::Revoked { .. } => (Level::Warn, "refresh_token_reused"),
         Event::Created { .. } => (Level::Info, "notification_created"),
         Event::Delivered { .. } => (Level::Info, "notification_delivered"),
         Event::Read { .. } => (Level::Info, "notification_read"),
@@ -62,6 +63,7 @@ fn fields(event: &Event) -> Value {
         Event::Request { method, route, status, took_us } => {
             json!({ "method": method, "route": route, "status": status, "ms": *took_us as f64 / 1_000.0 })
         }
+        Event::Revoked { user } => json!({ "user": user }),
         Event::Created { id, user, channel, sockets } => {
             json!({ "id": id, "user": user, "channel": channel, "sockets": sockets })
         }

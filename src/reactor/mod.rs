@@ -263,6 +263,7 @@ impl Reactor {
                 Letter::Committed { outcomes, took_us } => self.hub.committed(now, outcomes, took_us),
                 Letter::Answered(outcomes) => self.hub.answered(now, outcomes),
                 Letter::Hashed { ticket, command } => self.hub.hashed(now, ticket, command),
+                Letter::Checked { ticket, found, cost } => self.hub.checked(now, ticket, found, cost),
                 Letter::Health(failure) => self.hub.health(failure),
                 Letter::Reload { rules, level } => {
                     self.hub.obey(*rules);
@@ -280,8 +281,8 @@ impl Reactor {
     }
 
     fn submit(&mut self) {
-        for (ticket, command) in self.hub.effects.hash.drain(..) {
-            self.hasher.hash(ticket, command);
+        for task in self.hub.effects.hash.drain(..) {
+            self.hasher.hash(task);
         }
         if let Some(layer) = &self.layer {
             layer.submit(self.hub.effects.errands.drain(..));

@@ -4,6 +4,7 @@
 mod directory;
 mod matches;
 mod notifications;
+mod refresh;
 #[cfg(test)]
 mod tests;
 
@@ -125,6 +126,10 @@ impl Writer {
             Command::PutMatch { property, tenant, score, metadata } => {
                 self.put_match(*property, *tenant, *score, metadata.as_deref())
             }
+            Command::SignIn { user, checked, family, token, expires_ms } => {
+                self.sign_in(*user, checked, *family, *token, *expires_ms)
+            }
+            Command::Refresh(refresh) => self.refresh(refresh),
             Command::Retain { after, read_before_ms, unread_before_ms } => {
                 self.retain(*after, *read_before_ms, *unread_before_ms)
             }

@@ -74,6 +74,20 @@ pub enum Answer {
     },
     /// Not done, and safe to try again; the text is for operators and `/health/ready`.
     Failed(String),
+    /// Who may sign in under a name, the newest first, with the stored passwords; and what a refusal costs: no stored
+    /// password costs more.
+    Credentials {
+        candidates: Vec<(UserId, String)>,
+        refusal_rounds: u32,
+    },
+    /// What a sign-in or a refresh has come to: the tokens can be made.
+    Tokens {
+        user: UserId,
+        family: Uuid,
+        token: Uuid,
+        made_ms: i64,
+        expires_ms: i64,
+    },
     /// Housekeeping: go on after this row.
     RetainAfter(NotificationId),
     /// A page of a replay.
@@ -109,6 +123,10 @@ pub enum Change {
     },
     /// His rows are gone.
     Forgotten {
+        user: UserId,
+    },
+    /// One of his refresh tokens was used twice: all of its family are worth nothing now.
+    Revoked {
         user: UserId,
     },
 }

@@ -8,6 +8,7 @@ use crate::api::frames;
 use crate::api::page::PageRequest;
 use crate::api::reply::{DONE, Reply};
 use crate::api::views::{self, MatchView, NotificationView};
+use crate::auth::password::DJANGO_ITERATIONS;
 use crate::matching::{MatchId, PropertyId, UserId};
 use crate::notification::{Notification, NotificationId};
 use crate::websocket::frame;
@@ -38,6 +39,7 @@ pub(super) fn answer(db: &Connection, query: &Query) -> rusqlite::Result<Answer>
         Query::Properties { page } => Answer::Reply(properties(db, page)?),
         Query::Property { id, only_active } => Answer::Reply(property(db, *id, *only_active)?),
         Query::User { id } => Answer::Reply(user(db, *id)?),
+        Query::Credentials { username } => credentials(db, username)?,
         Query::Backlog(backlog) => Answer::Backlog(replay(db, backlog)?),
         Query::WasSent { user, channel, uuid, first, last } => Answer::WasSent {
             uuid: *uuid,
@@ -275,6 +277,25 @@ fn user(db: &Connection, id: UserId) -> rusqlite::Result<Reply> {
         Some((is_active, user)) => Reply::ok(DONE, views::user(id, &user, is_active)),
         None => Reply::not_found("No User matches the given query."),
     })
+}
+
+/// Nothing keeps the backend from giving two people one name, but each more costs a hash.
+const CANDIDATES_MAX: usize = 4;
+
+fn credentials(db: &Connection, username: &str) -> rusqlite::Result<Answer> {
+    let candidates = db
+        .prepare_cached(
+            "SELECT id, password FROM user WHERE username = ?1 AND standing = 0 AND password IS NOT NULL
+             ORDER BY id DESC LIMIT ?2",
+        )?
+        .query_map(params![username, CANDIDATES_MAX], |row| Ok((UserId(row.get(0)?), row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    let costliest: Option<u32> = db
+        .prepare_cached(
+            "SELECT max(CAST(substr(password, 15) AS INTEGER)) FROM user WHERE substr(password, 1, 14) = 'pbkdf2_sha256$'",
+        )?
+        .query_row([], |row| row.get(0))?;
+    Ok(Answer::Credentials { candidates, refusal_rounds: costliest.unwrap_or_default().max(DJANGO_ITERATIONS) })
 }
 
 /// What is waiting to be pushed, behind a row of its user and channel.

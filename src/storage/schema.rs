@@ -15,7 +15,7 @@ pub(super) const APPLICATION_ID: i32 = 0x4842_5444;
 /// The hot commit appends to `notification` and touches one index: each index hit at random costs a dirty page a row,
 /// which is what a commit costs. No index on UUIDs of ours (the row id is inside), none on "undelivered" (the hub
 /// counts, `waiting` walks the user's newest rows).
-pub(super) const MIGRATIONS: [&str; 1] = ["
+pub(super) const MIGRATIONS: [&str; 2] = ["
 CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
 
 CREATE TABLE user (
@@ -77,6 +77,25 @@ CREATE TABLE idempotency (
   PRIMARY KEY (caller, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_by_age ON idempotency (created_ms);
+", "
+CREATE TABLE refresh_family (             -- all refresh tokens that descend from one sign-in
+  id BLOB PRIMARY KEY,                    -- UUID
+  user INTEGER NOT NULL,
+  current BLOB,                           -- UUID of the one token that works; NULL: revoked
+  foreign_ms INTEGER,                     -- where Django made the first token: when
+  used_ms INTEGER NOT NULL,
+  expires_ms INTEGER NOT NULL             -- none of its tokens is good any longer
+) STRICT, WITHOUT ROWID;
+CREATE INDEX refresh_family_by_user ON refresh_family (user, used_ms);
+CREATE INDEX refresh_family_by_age ON refresh_family (expires_ms);
+
+CREATE TABLE refresh_floor (              -- Django's tokens that were made up to here begin no family
+  user INTEGER PRIMARY KEY,
+  made_ms INTEGER NOT NULL
+) STRICT;
+
+-- What the costliest stored password costs: the rounds stand behind the name of the algorithm.
+CREATE INDEX user_by_rounds ON user (CAST(substr(password, 15) AS INTEGER)) WHERE substr(password, 1, 14) = 'pbkdf2_sha256$';
 "];
 
 /// Brings a database to the newest version, a transaction a step. The newest version that this program knows is

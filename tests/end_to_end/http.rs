@@ -28,6 +28,7 @@ fn statuses_in_the_envelope() {
         let reply = server.try_call(method, path, token, body).unwrap();
         assert_eq!(reply.status, status, "{method} {path}: {}", reply.body);
         assert_eq!(reply.body["success"], status < 400, "{method} {path}: {}", reply.body);
+        assert!(reply.head.contains("\r\nCache-Control: no-store"), "{method} {path}: {}", reply.head);
         assert!(reply.body["message"].is_string() && reply.body.get("data").is_some(), "{method} {path}");
     }
     let raw = [

@@ -8,4 +8,5 @@ mod device;
 mod http;
 mod operation;
 mod server;
+mod sign_in;
 mod tokens;

@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 pub(crate) const SECRET: &str = "end-to-end-secret-0123456789abcdef0123456789abcdef";
@@ -20,6 +21,7 @@ pub(crate) struct Server {
     env: Vec<(&'static str, String)>,
     process: Child,
     pub(crate) address: SocketAddr,
+    log: JoinHandle<Vec<String>>,
 }
 
 pub(crate) struct Reply {
@@ -36,15 +38,21 @@ impl Server {
     pub(crate) fn start_with(env: &[(&'static str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let env: Vec<_> = env.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        let (process, address) = spawn(folder.path(), &env);
-        Self { folder, env, process, address }
+        let (process, address, log) = spawn(folder.path(), &env);
+        Self { folder, env, process, address, log }
     }
 
     /// `kill -9`, and up again on the same database.
     pub(crate) fn kill_and_restart(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-        (self.process, self.address) = spawn(self.folder.path(), &self.env);
+        self.kill();
+        self.restart();
+    }
+
+    /// Stops it well; what it logged since it started.
+    pub(crate) fn stop_and_read_log(&mut self) -> Vec<String> {
+        self.signal("-TERM");
+        self.wait();
+        std::mem::replace(&mut self.log, std::thread::spawn(Vec::new)).join().unwrap()
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -71,7 +79,7 @@ impl Server {
     }
 
     pub(crate) fn restart(&mut self) {
-        (self.process, self.address) = spawn(self.folder.path(), &self.env);
+        (self.process, self.address, self.log) = spawn(self.folder.path(), &self.env);
     }
 
     /// One request on a connection of its own; `None` where no whole answer came.
@@ -143,13 +151,16 @@ impl Drop for Server {
 }
 
 /// Starts it on a port that the kernel chooses; its first log line tells which.
-fn spawn(folder: &Path, env: &[(&'static str, String)]) -> (Child, SocketAddr) {
-    let mut process = Command::new(env!("CARGO_BIN_EXE_habittod"))
+fn spawn(folder: &Path, env: &[(&'static str, String)]) -> (Child, SocketAddr, JoinHandle<Vec<String>>) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_habittod"));
+    if !env.iter().any(|(name, _)| *name == "HABITTOD_AUTH_PUBLIC_KEY_FILE") {
+        command.env("HABITTOD_AUTH_SECRET", SECRET);
+    }
+    let mut process = command
         .arg("serve")
         .current_dir(folder)
         .env("HABITTOD_SERVER_LISTEN", "127.0.0.1:0")
         .env("HABITTOD_SERVER_ADMIN_LISTEN", "")
-        .env("HABITTOD_AUTH_SECRET", SECRET)
         .env("HABITTOD_LIMITS_REQUESTS_PER_SECOND", "0")
         .envs(env.iter().map(|(name, value)| (name, value)))
         .stdout(Stdio::piped())
@@ -158,8 +169,9 @@ fn spawn(folder: &Path, env: &[(&'static str, String)]) -> (Child, SocketAddr) {
     let mut log = BufReader::new(process.stdout.take().unwrap()).lines();
     let first: Value = serde_json::from_str(&log.next().unwrap().unwrap()).unwrap();
     let address = first["listen"][0].as_str().unwrap().parse().unwrap();
-    std::thread::spawn(move || log.for_each(drop));
-    (process, address)
+    // Read to its end, whoever wants it: a full pipe would lose lines.
+    let kept = std::thread::spawn(move || log.map_while(Result::ok).collect());
+    (process, address, kept)
 }
 
 fn signer() -> (Signer, i64) {

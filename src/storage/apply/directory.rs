@@ -17,11 +17,15 @@ impl Writer {
         is_active: Option<bool>,
         password: Option<&str>,
     ) -> Applied {
-        let before: Option<i64> = self
+        let known: Option<(i64, Option<String>)> = self
             .db
-            .prepare_cached("SELECT standing FROM user WHERE id = ?1")?
-            .query_row([id.0], |row| row.get(0))
+            .prepare_cached("SELECT standing, password FROM user WHERE id = ?1")?
+            .query_row([id.0], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
+        let (before, old_password) = known.map_or((None, None), |(standing, password)| (Some(standing), password));
+        if old_password.is_some_and(|old| password.is_some_and(|new| new != old)) {
+            self.revoke_all(id)?;
+        }
         let is_new = matches!(before, None | Some(2));
         let is_active = is_active.unwrap_or_else(|| is_new || before == Some(0));
         self.db
@@ -75,6 +79,7 @@ impl Writer {
             .execute([id.0])?;
         self.db.prepare_cached("DELETE FROM notification WHERE user = ?1")?.execute([id.0])?;
         self.db.prepare_cached("DELETE FROM matches WHERE tenant = ?1")?.execute([id.0])?;
+        self.revoke_all(id)?;
         self.deleted.insert(id);
         self.changes.push(Change::Forgotten { user: id });
         self.changes.push(Change::Standing { user: id, standing: Standing::Deleted });

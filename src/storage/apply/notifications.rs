@@ -295,6 +295,7 @@ impl Writer {
         self.db
             .prepare_cached("DELETE FROM idempotency WHERE created_ms <= ?1")?
             .execute([self.at_ms - IDEMPOTENCY_MS])?;
+        self.forget_expired_families()?;
         Ok(match next {
             Some(id) if seen == RETAIN_STRIDE => Answer::RetainAfter(id),
             _ => Answer::Nothing,

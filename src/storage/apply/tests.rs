@@ -515,7 +515,7 @@ fn follow(counts: &mut Counts, changes: Vec<Change>) {
             }
             Change::Settled { user, channel, fewer } => settle(counts, user, channel, fewer),
             Change::Forgotten { user } => counts.retain(|(of, _), _| *of != user),
-            Change::Standing { .. } => {}
+            Change::Standing { .. } | Change::Revoked { .. } => {}
         }
     }
     counts.retain(|_, inbox| *inbox != (0, 0));
