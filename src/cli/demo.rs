@@ -3,7 +3,7 @@
 
 use super::{Exit, complain, say, serve};
 use crate::api::command::Command;
-use crate::auth::Signer;
+use crate::auth::{Signer, password};
 use crate::clock::Clock;
 use crate::config::{Config, Key, Level};
 use crate::inbox::post_office;
@@ -19,6 +19,7 @@ use uuid::Uuid;
 const OWNER: UserId = UserId(1);
 const TENANT: UserId = UserId(2);
 const HOME: PropertyId = PropertyId(1);
+const PASSWORD: &str = "demo";
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(super) fn run(listen: Option<SocketAddr>) -> Exit {
@@ -29,6 +30,7 @@ pub(super) fn run(listen: Option<SocketAddr>) -> Exit {
     let secret = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
     let mut config = Config::default();
     config.auth.key = Some(Key::Secret(secret.clone().into_bytes()));
+    config.auth.login = true;
     config.storage.path = folder.join("demo.db");
     config.log.level = Level::Warn;
     config.server.admin_listen.clear();
@@ -62,7 +64,8 @@ fn people(config: &Config) -> Result<(), String> {
             further: Map::new(),
         },
         is_active: None,
-        password: None,
+        // It is printed below: nothing to protect by many rounds, which would only hold up the start.
+        password: Some(password::encode(PASSWORD, &password::salt(), 1)),
     };
     let home = Property {
         owner: OWNER,
@@ -94,7 +97,7 @@ fn introduce(address: SocketAddr, secret: &str) {
     say(&format!(
         "habittod demo on http://{address} (throw-away database; Ctrl-C ends it)
 
-María (user 1) lets a flat, Juan (user 2) looks for one.
+María (user 1) lets a flat, Juan (user 2) looks for one. They sign in as maria and juan_perez, password {PASSWORD}.
 
 1. María's socket; any WebSocket client shows it, for example:
 

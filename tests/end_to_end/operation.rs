@@ -11,7 +11,19 @@ fn the_demo_introduces_itself() {
         .spawn()
         .unwrap();
     let lines = std::io::BufRead::lines(std::io::BufReader::new(demo.stdout.take().unwrap()));
-    let curl = lines.map_while(Result::ok).find(|line| line.contains("curl -X POST 'http://127.0.0.1:"));
+    let mut lines = lines.map_while(Result::ok);
+    assert!(lines.by_ref().any(|line| line.ends_with("sign in as maria and juan_perez, password demo.")));
+    let curl = lines.find(|line| line.contains("curl -X POST 'http://127.0.0.1:"));
+    let address = curl.as_ref().unwrap().split(['/', '\'']).find(|part| part.starts_with("127.")).unwrap();
+    let body = r#"{"username":"maria","password":"demo"}"#;
+    let request = format!(
+        "POST /api/login/ HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+    let answer = std::io::read_to_string(stream).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"access\":"), "{answer}");
     std::process::Command::new("kill").arg(demo.id().to_string()).status().unwrap();
     assert!(demo.wait().unwrap().success());
     assert!(curl.is_some_and(|line| line.contains("/api/properties/1/like/")));
