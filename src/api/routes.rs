@@ -6,6 +6,7 @@ use super::reply::Reply;
 use crate::http::Method;
 use crate::matching::{MatchId, PropertyId, UserId, parse_id};
 use crate::notification::{Channel, NotificationId, parse_uuid};
+use crate::web::File;
 
 /// What a path names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,7 @@ pub enum Resource {
     Refresh,
     Live,
     Ready,
+    File(File),
 }
 
 /// Which listener a request came through.
@@ -105,6 +107,7 @@ impl Resource {
             Self::Refresh => (&[(POST, Anyone)], ACT, "/api/refresh/"),
             Self::Live => (&[(GET, Anyone)], READ, "/health/live"),
             Self::Ready => (&[(GET, Anyone)], READ, "/health/ready"),
+            Self::File(file) => (&[(GET, Anyone)], READ, file.path()),
         }
     }
 
@@ -157,6 +160,7 @@ pub fn route(door: Door, signs_in: bool, method: Method, path: &str) -> Result<R
 }
 
 fn resource(door: Door, path: &str) -> Option<Resource> {
+    let whole = path;
     let path = path.strip_prefix('/')?;
     let path = path.strip_suffix('/').unwrap_or(path);
     // Seven segments are more than any path here has; what is longer cannot match.
@@ -191,6 +195,7 @@ fn resource(door: Door, path: &str) -> Option<Resource> {
         (["api", "refresh"], _) => Some(Resource::Refresh),
         (["api", "users", "me"], _) => Some(Resource::Me),
         (["api", "users", id], _) => UserId::parse(id).map(Resource::User),
+        (["client", _], _) => File::at(whole.strip_suffix('/').unwrap_or(whole)).map(Resource::File),
         _ => None,
     }
 }
@@ -249,6 +254,8 @@ mod tests {
             (GET, "/ws/property-notifications/01/", 404),
             (GET, "/", 404),
             (GET, "", 404),
+            (GET, "/client/habitto.js", 200),
+            (GET, "/client/nothing.js", 404),
             (GET, "/a/b/c/d/e/f/g/h/i/j", 404),
         ];
         for (method, path, expected) in cases {
@@ -259,7 +266,9 @@ mod tests {
             assert_eq!(route(Door::Public, false, method, "/api/login/").unwrap_err().status, 404);
             assert_eq!(route(Door::Admin, true, method, "/api/login/").unwrap_err().status, 404);
         }
-        assert_eq!(route(Door::Admin, true, GET, "/api/users/me/").unwrap_err().status, 404);
+        for path in ["/api/users/me/", "/", "/client/habitto.js"] {
+            assert_eq!(route(Door::Admin, true, GET, path).unwrap_err().status, 404);
+        }
     }
 
     #[test]

@@ -11,11 +11,13 @@ use crate::api::routes::{Access, Door, Resource, Route, route};
 use crate::auth::{Caller, Claims};
 use crate::clock::Now;
 use crate::http::upgrade::Accept;
-use crate::http::{self, BodyLength, CONTINUE, Method, Request, Stage, Step, Terms, upgrade};
+use crate::http::{self, BodyLength, CONTINUE, Method, Request, Response, Stage, Step, Terms, upgrade};
 use crate::matching::UserId;
 use crate::notification::Channel;
 use crate::storage::job::{Ask, Idempotency, Standing, Ticket};
+use crate::web::File;
 use aws_lc_rs::digest;
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 /// Bytes of a refused request's body that are read past; a longer one ends the connection.
@@ -157,6 +159,10 @@ impl<S> Hub<S> {
             return Ok(body_max);
         }
         if route.access == Access::Anyone {
+            if matches!(route.resource, Resource::File(_)) {
+                let address = self.client(ticket, request);
+                self.requests.take(Asker::Address(address), now.monotonic_us).map_err(too_many)?;
+            }
             self.admit(ticket, Admitted { route, caller: Caller::Service, expires_ms: i64::MAX, accept: None });
             return Ok(self.rules.limits.body);
         }
@@ -319,6 +325,9 @@ impl<S> Hub<S> {
         if let (Resource::Socket(channel, user), Some(accept)) = (route.resource, accept) {
             return self.upgrade(now, ticket, request, &accept, (user, channel), expires_ms);
         }
+        if let Resource::File(file) = route.resource {
+            return self.hand_out(now, ticket, request, file);
+        }
         let key = match idempotency(route, caller, request) {
             Ok(key) => key,
             Err(reply) => {
@@ -391,7 +400,7 @@ impl<S> Hub<S> {
             status: reply.status,
             took_us: now.monotonic_us.saturating_sub(waiting.asked_us),
         });
-        self.write_reply(now, ticket, reply, waiting.terms, waiting.origin.as_deref());
+        self.write(now, ticket, response(reply), waiting.terms, waiting.origin.as_deref());
         self.track_stage(now, ticket);
         self.resume(now, ticket);
     }
@@ -408,12 +417,19 @@ impl<S> Hub<S> {
     ) {
         let method = request.method.as_str();
         self.effects.events.push(Event::Request { method, route: template, status: reply.status, took_us: 0 });
-        self.write_reply(now, ticket, reply, terms, request.header("origin"));
+        self.write(now, ticket, response(reply), terms, request.header("origin"));
     }
 
-    fn write_reply(&mut self, now: Now, ticket: Ticket, reply: Reply, mut terms: Terms, origin: Option<&str>) {
+    /// A file that is the same for all.
+    fn hand_out(&mut self, now: Now, ticket: Ticket, request: &Request<'_>, file: File) {
+        let response = file.response(request);
+        let (method, route) = (request.method.as_str(), file.path());
+        self.effects.events.push(Event::Request { method, route, status: response.status, took_us: 0 });
+        self.write(now, ticket, response, request.terms(), request.header("origin"));
+    }
+
+    fn write(&mut self, now: Now, ticket: Ticket, mut response: Response, mut terms: Terms, origin: Option<&str>) {
         terms.keep_alive &= self.drain.is_none();
-        let mut response = response(reply);
         if let Some(origin) = origin.filter(|origin| self.allows_origin(origin)) {
             let any = self.rules.origins.iter().any(|allowed| allowed == "*");
             response = response
@@ -423,7 +439,12 @@ impl<S> Hub<S> {
         }
         let date = self.date(now).to_owned();
         let Some(connection) = self.connection(ticket) else { return };
-        connection.cold().outbound.push(|out| response.encode(out, &date, terms));
+        let outbound = &mut connection.cold().outbound;
+        outbound.push(|out| response.encode_head(out, &date, terms));
+        match response.body_sent(terms) {
+            Cow::Borrowed(body) => outbound.push_static(body),
+            Cow::Owned(body) => outbound.push(|out| out.extend_from_slice(body)),
+        }
         self.flush_later(ticket);
         if response.closes(terms) {
             self.begin_closing(now, ticket);
