@@ -160,6 +160,9 @@ pub fn route(door: Door, signs_in: bool, method: Method, path: &str) -> Result<R
 }
 
 fn resource(door: Door, path: &str) -> Option<Resource> {
+    if path == "/" && door == Door::Public {
+        return Some(Resource::File(File::Page));
+    }
     let whole = path;
     let path = path.strip_prefix('/')?;
     let path = path.strip_suffix('/').unwrap_or(path);
@@ -195,7 +198,7 @@ fn resource(door: Door, path: &str) -> Option<Resource> {
         (["api", "refresh"], _) => Some(Resource::Refresh),
         (["api", "users", "me"], _) => Some(Resource::Me),
         (["api", "users", id], _) => UserId::parse(id).map(Resource::User),
-        (["client", _], _) => File::at(whole.strip_suffix('/').unwrap_or(whole)).map(Resource::File),
+        (["client" | "page", _], _) => File::at(whole.strip_suffix('/').unwrap_or(whole)).map(Resource::File),
         _ => None,
     }
 }
@@ -252,10 +255,14 @@ mod tests {
             (GET, &format!("/api/notifications/{}/", uuid.to_uppercase()), 404),
             (GET, "/api/notifications/0/", 404),
             (GET, "/ws/property-notifications/01/", 404),
-            (GET, "/", 404),
+            (GET, "/", 200),
+            (Method::Head, "/", 200),
+            (POST, "/", 405),
+            (GET, "//", 404),
             (GET, "", 404),
             (GET, "/client/habitto.js", 200),
             (GET, "/client/nothing.js", 404),
+            (GET, "/page/../config.toml", 404),
             (GET, "/a/b/c/d/e/f/g/h/i/j", 404),
         ];
         for (method, path, expected) in cases {

@@ -1,4 +1,5 @@
-//! Owns what browsers get: the client module and the React hook, built into the binary; their names, types and tags. Never makes any of it at run time. Enter at [`File::at`] and [`File::response`].
+//! Owns what browsers get: the page, the client module and the React hook, built into the binary; their names, types,
+//! tags and policies. Never makes any of it at run time. Enter at [`File::at`] and [`File::response`].
 
 use crate::http::{Request, Response};
 use aws_lc_rs::digest;
@@ -7,10 +8,23 @@ use std::sync::LazyLock;
 /// A file that is served as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum File {
+    Page,
+    Style,
+    Main,
+    Session,
+    Views,
+    Texts,
+    Icon,
+    Manifest,
     Client,
     Hook,
 }
 
+/// What the page may load and do: its own files, its own server, itself in a frame (the demo's two people side by
+/// side), and nothing written into it as HTML.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+    manifest-src 'self'; frame-src 'self'; frame-ancestors 'self'; base-uri 'none'; form-action 'self'; \
+    require-trusted-types-for 'script'; trusted-types 'none'";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 struct Embedded {
@@ -32,6 +46,14 @@ macro_rules! embedded {
 }
 
 embedded! {
+    Page "/" "text/html; charset=utf-8", "page/index.html";
+    Style "/page/style.css" "text/css; charset=utf-8", "page/style.css";
+    Main "/page/main.js" SCRIPT, "page/main.js";
+    Session "/page/session.js" SCRIPT, "page/session.js";
+    Views "/page/views.js" SCRIPT, "page/views.js";
+    Texts "/page/texts.js" SCRIPT, "page/texts.js";
+    Icon "/page/icon.svg" "image/svg+xml", "page/icon.svg";
+    Manifest "/page/manifest.webmanifest" "application/manifest+json", "page/manifest.webmanifest";
     Client "/client/habitto.js" SCRIPT, "client/habitto.js";
     Hook "/client/useHabittoWebSocket.js" SCRIPT, "client/useHabittoWebSocket.js";
 }
@@ -79,9 +101,22 @@ impl File {
             .header("ETag", tag)
             .header("X-Content-Type-Options", "nosniff")
             .header("Referrer-Policy", "no-referrer")
-            // Pages of other origins import them.
-            .header("Cross-Origin-Resource-Policy", "cross-origin");
+            .header("Cross-Origin-Resource-Policy", if self.is_for_others() { "cross-origin" } else { "same-origin" });
+        let response = match self {
+            Self::Page => response
+                .header("Content-Security-Policy", POLICY)
+                .header("Cross-Origin-Opener-Policy", "same-origin")
+                .header("Permissions-Policy", "camera=(), geolocation=(), microphone=()"),
+            // Opened by itself, an image is a document.
+            Self::Icon => response.header("Content-Security-Policy", "default-src 'none'"),
+            _ => response,
+        };
         if known { response } else { response.body(embedded.media_type, embedded.body) }
+    }
+
+    /// Modules that pages of other origins import.
+    fn is_for_others(self) -> bool {
+        matches!(self, Self::Client | Self::Hook)
     }
 }
 
@@ -125,8 +160,17 @@ mod tests {
     }
 
     #[test]
+    fn the_page_is_locked_in_and_the_modules_are_not() {
+        let (page, client) = (answer(File::Page, ""), answer(File::Client, ""));
+        assert!(page.contains("\r\nContent-Security-Policy: default-src 'none'; script-src 'self'; "), "{page}");
+        assert!(!page.contains("unsafe-inline") && page.contains("Cross-Origin-Resource-Policy: same-origin\r\n"));
+        assert!(client.contains("Cross-Origin-Resource-Policy: cross-origin\r\n"), "{client}");
+        assert!(client.contains("Content-Type: text/javascript; charset=utf-8\r\n"), "{client}");
+    }
+
+    #[test]
     fn nothing_comes_from_elsewhere_and_nothing_is_inline() {
-        for embedded in FILES {
+        for embedded in FILES.iter().filter(|embedded| embedded.file != File::Icon) {
             let text = std::str::from_utf8(embedded.body).unwrap();
             for odd in ["https://", "innerHTML", "eval(", "style=\"", "<style", "onclick="] {
                 assert!(!text.contains(odd), "{}: {odd}", embedded.path);

@@ -61,15 +61,23 @@ fn browsers_are_served_and_not_sent_what_they_have() {
         let head = format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{header}\r\n");
         server.raw(head.as_bytes()).unwrap()
     };
+    let page = get("/", "");
+    assert_eq!(page.status, 200);
+    for line in ["Content-Type: text/html; charset=utf-8", "Cache-Control: no-cache", "X-Content-Type-Options: nosniff"]
+    {
+        assert!(page.head.contains(&format!("\r\n{line}")), "{line}: {}", page.head);
+    }
+    assert!(page.head.contains("\r\nContent-Security-Policy: default-src 'none';"), "{}", page.head);
+
     let module = get("/client/habitto.js", "Origin: https://app.example\r\n");
     assert!(module.head.contains("\r\nAccess-Control-Allow-Origin: https://app.example"), "{}", module.head);
     let tag = module.head.lines().find_map(|line| line.strip_prefix("ETag: ")).unwrap();
     let again = get("/client/habitto.js", &format!("If-None-Match: {tag}\r\nOrigin: https://evil.example\r\n"));
     assert_eq!((again.status, again.head.contains("Content-Length")), (304, false));
     assert!(!again.head.contains("Access-Control"), "{}", again.head);
-    let head = server.try_call("HEAD", "/client/habitto.js", None, None).unwrap();
+    let head = server.try_call("HEAD", "/", None, None).unwrap();
     assert_eq!(head.status, 200);
-    assert_eq!(server.try_call("POST", "/client/habitto.js", None, None).unwrap().status, 405);
+    assert_eq!(server.try_call("POST", "/", None, None).unwrap().status, 405);
 }
 
 #[test]
