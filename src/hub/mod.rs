@@ -327,6 +327,10 @@ impl<S> Hub<S> {
     /// The socket is of no use any more.
     pub fn gone(&mut self, now: Now, ticket: Ticket, cause: &'static str) {
         self.leave_index(now, ticket, cause, None);
+        if let Some(connection) = self.connection(ticket) {
+            // Nothing is due any more: what is due now would come up again and again until the turn ends.
+            connection.state = State::Closing { shut: true, until_ms: NEVER };
+        }
         self.effects.close.push(ticket);
     }
 
