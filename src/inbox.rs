@@ -2,9 +2,11 @@
 //! Never shares state. Enter at [`post_office`].
 
 use crate::api::command::Command;
+use crate::api::routes::Resource;
 use crate::config::Level;
 use crate::hub::Rules;
 use crate::matching::UserId;
+use crate::metrics::Vitals;
 use crate::storage::job::{Outcome, Ticket};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -24,6 +26,10 @@ pub enum Letter {
     Health(Option<String>),
     /// SIGHUP, and the configuration was right: what to obey from now on.
     Reload { rules: Box<Rules>, level: Level },
+    /// SIGHUP, and it was not: nothing changes.
+    NotReloaded(String),
+    /// What the kernel says of this process, for one of the operator's pages.
+    Vitals { ticket: Ticket, page: Resource, vitals: Vitals },
     /// SIGTERM or SIGINT.
     Stop,
 }

@@ -21,5 +21,6 @@ pub mod reactor;
 pub mod storage;
 
 pub mod log;
+pub mod metrics;
 
 pub mod cli;

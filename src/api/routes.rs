@@ -33,6 +33,12 @@ pub enum Resource {
     Live,
     Ready,
     File(File),
+    /// The operator's: `/metrics`, the page and what it is made of.
+    Metrics,
+    Stats,
+    OperatorPage,
+    OperatorScript,
+    OperatorStyle,
 }
 
 /// Which listener a request came through.
@@ -108,6 +114,11 @@ impl Resource {
             Self::Live => (&[(GET, Anyone)], READ, "/health/live"),
             Self::Ready => (&[(GET, Anyone)], READ, "/health/ready"),
             Self::File(file) => (&[(GET, Anyone)], READ, file.path()),
+            Self::Metrics => (&[(GET, Anyone)], READ, "/metrics"),
+            Self::Stats => (&[(GET, Anyone)], READ, "/stats.json"),
+            Self::OperatorPage => (&[(GET, Anyone)], READ, "/"),
+            Self::OperatorScript => (&[(GET, Anyone)], READ, "/operator.js"),
+            Self::OperatorStyle => (&[(GET, Anyone)], READ, "/operator.css"),
         }
     }
 
@@ -177,6 +188,11 @@ fn resource(door: Door, path: &str) -> Option<Resource> {
     match (segments, door) {
         (["health", "live"], _) => Some(Resource::Live),
         (["health", "ready"], _) => Some(Resource::Ready),
+        (["metrics"], Door::Admin) => Some(Resource::Metrics),
+        (["stats.json"], Door::Admin) => Some(Resource::Stats),
+        ([""], Door::Admin) => Some(Resource::OperatorPage),
+        (["operator.js"], Door::Admin) => Some(Resource::OperatorScript),
+        (["operator.css"], Door::Admin) => Some(Resource::OperatorStyle),
         (_, Door::Admin) => None,
         (["ws", "property-notifications", id], _) => Some(Resource::Socket(Channel::Property, UserId::parse(id)?)),
         (["ws", "tenant-notifications", id], _) => Some(Resource::Socket(Channel::Tenant, UserId::parse(id)?)),
@@ -273,8 +289,13 @@ mod tests {
             assert_eq!(route(Door::Public, false, method, "/api/login/").unwrap_err().status, 404);
             assert_eq!(route(Door::Admin, true, method, "/api/login/").unwrap_err().status, 404);
         }
-        for path in ["/api/users/me/", "/", "/client/habitto.js"] {
+        for path in ["/api/users/me/", "/client/habitto.js"] {
             assert_eq!(route(Door::Admin, true, GET, path).unwrap_err().status, 404);
+        }
+        for path in ["/metrics", "/stats.json", "/", "/operator.js", "/operator.css"] {
+            assert!(route(Door::Admin, true, GET, path).is_ok(), "{path}");
+            assert_eq!(route(Door::Admin, true, POST, path).unwrap_err().status, 405, "{path}");
+            assert_eq!(status(GET, path), if path == "/" { 200 } else { 404 }, "{path}");
         }
     }
 

@@ -80,16 +80,15 @@ fn start(
         Ok(entrance) => entrance,
         Err(e) => return complain(format!("cannot wait for sockets: {e}"), Exit::Failed),
     };
-    let mut bound = Vec::new();
+    let (mut bound, mut admin) = (Vec::new(), Vec::new());
     let doors = [(&config.server.listen, Door::Public), (&config.server.admin_listen, Door::Admin)];
     for (address, door) in doors.into_iter().flat_map(|(list, door)| list.iter().map(move |address| (*address, door))) {
         match entrance.listen(address, door) {
+            Ok(address) if door == Door::Admin => admin.push(address),
             Ok(address) => bound.push(address),
             Err(e) => {
-                return complain(
-                    format!("cannot listen on {address}: {e}; choose another server.listen"),
-                    Exit::Failed,
-                );
+                let key = if door == Door::Admin { "server.admin_listen" } else { "server.listen" };
+                return complain(format!("cannot listen on {address}: {e}; choose another {key}"), Exit::Failed);
             }
         }
     }
@@ -101,13 +100,14 @@ fn start(
     if let Err(e) = signals(entrance.post().clone(), reload) {
         return complain(format!("cannot take signals: {e}"), Exit::Failed);
     }
-    let listen: Vec<String> = bound.iter().map(ToString::to_string).collect();
-    log.write(
-        clock.now().wall_ms,
-        Level::Info,
-        "listening",
-        json!({ "listen": listen, "pid": std::process::id(), "on": told }),
-    );
+    log.write(clock.now().wall_ms, Level::Info, "listening", |line| {
+        line.field("listen", &bound);
+        line.field("admin", &admin);
+        line.field("version", env!("CARGO_PKG_VERSION"));
+        line.field("pid", std::process::id());
+        line.field("on", told);
+    });
+    log.flush();
     if let Some(first) = bound.first() {
         ready(*first);
     }
@@ -153,7 +153,10 @@ fn signals(post: Postbox, reload: Reload) -> std::io::Result<()> {
                 (SIGHUP, Reload::File(file)) => match reloaded(file.as_ref()) {
                     Ok((rules, level)) => post.post(Letter::Reload { rules: Box::new(rules), level }),
                     // A bad file changes nothing.
-                    Err(what) => drop(complain(format!("not reloaded: {what}"), Exit::Usage)),
+                    Err(what) => {
+                        complain(format!("not reloaded: {what}"), Exit::Usage);
+                        post.post(Letter::NotReloaded(what));
+                    }
                 },
                 _ => post.post(Letter::Stop),
             }

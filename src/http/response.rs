@@ -58,6 +58,13 @@ impl Response {
         self.header("Content-Type", content_type)
     }
 
+    /// `Content-Type` was given as a header.
+    #[must_use]
+    pub fn typed_body(mut self, body: Vec<u8>) -> Self {
+        self.body = body.into();
+        self
+    }
+
     /// `json`: a complete document in UTF-8.
     #[must_use]
     pub fn json_body(self, json: Vec<u8>) -> Self {

@@ -52,6 +52,8 @@ pub(super) struct Http {
     /// When this stage, or an answer that is not taken, has lasted too long.
     pub until_ms: u64,
     pub door: Door,
+    /// When the connection was accepted: monotonic.
+    pub opened_us: u64,
     /// What the head was found good for; the body is on its way.
     pub admitted: Option<Admitted>,
     /// A request waits for storage; its answer needs this. No bytes are taken meanwhile.
@@ -98,6 +100,8 @@ pub(super) struct Feed {
     pub controls: Arrival,
     pub channel: Channel,
     pub phase: Phase,
+    /// Notifications sent here.
+    pub told: u32,
     /// Neighbours in the user's list: places in the table.
     pub previous: u32,
     pub next: u32,
@@ -141,6 +145,7 @@ impl Feed {
             expires_ms,
             warned: false,
             refusals: 0,
+            told: 0,
             messages: Arrival::default(),
             controls: Arrival::default(),
             channel,

@@ -1,7 +1,7 @@
 //! Owns what can be asked of the rows: pages, single rows, the replay of a socket. Never changes one.
 //! Enter at [`answer`].
 
-use super::job::{Answer, BacklogPage, Census, Standing};
+use super::job::{Answer, BacklogPage, Census, Oldest, Standing};
 use super::schema::{self, sql, sql_part};
 use crate::api::command::{Backlog, From, NotificationFilter, Query, Which};
 use crate::api::frames;
@@ -9,6 +9,7 @@ use crate::api::page::PageRequest;
 use crate::api::reply::{DONE, Reply};
 use crate::api::views::{self, MatchView, NotificationView};
 use crate::auth::password::DJANGO_ITERATIONS;
+use crate::hub::oldest;
 use crate::matching::{MatchId, PropertyId, UserId};
 use crate::notification::{Notification, NotificationId};
 use crate::websocket::frame;
@@ -41,6 +42,10 @@ pub(super) fn answer(db: &Connection, query: &Query) -> rusqlite::Result<Answer>
         Query::User { id } => Answer::Reply(user(db, *id)?),
         Query::Credentials { username } => credentials(db, username)?,
         Query::Backlog(backlog) => Answer::Backlog(replay(db, backlog)?),
+        Query::OldestWaiting { from } => {
+            let (found, upto) = oldest_waiting(db, *from)?;
+            Answer::OldestWaiting { found, upto }
+        }
         Query::WasSent { user, channel, uuid, first, last } => Answer::WasSent {
             uuid: *uuid,
             row: by_uuid(db, uuid)?
@@ -59,12 +64,19 @@ pub(super) fn census(db: &Connection) -> rusqlite::Result<Census> {
         ..Census::default()
     };
     let mut unread = db.prepare(
-        "SELECT user, channel, count(*), count(*) FILTER (WHERE delivered_ms IS NULL AND skipped IS NULL)
+        "SELECT user, channel, count(*), count(*) FILTER (WHERE delivered_ms IS NULL AND skipped IS NULL),
+                min(id) FILTER (WHERE delivered_ms IS NULL AND skipped IS NULL)
          FROM notification WHERE read_ms IS NULL GROUP BY user, channel",
     )?;
-    let rows = unread
-        .query_map([], |row| Ok((UserId(row.get(0)?), schema::channel_of(row.get(1)?), row.get(2)?, row.get(3)?)))?;
-    census.inboxes = rows.collect::<Result<_, _>>()?;
+    let mut rows = unread.query([])?;
+    let mut oldest: Option<i64> = None;
+    while let Some(row) = rows.next()? {
+        census.inboxes.push((UserId(row.get(0)?), schema::channel_of(row.get(1)?), row.get(2)?, row.get(3)?));
+        oldest = oldest.into_iter().chain(row.get::<_, Option<i64>>(4)?).min();
+    }
+    if let Some(id) = oldest {
+        census.oldest_waiting = oldest_waiting(db, NotificationId(id))?.0;
+    }
     let mut barred = db.prepare("SELECT id, standing FROM user WHERE standing <> 0")?;
     let rows = barred.query_map([], |row| {
         let standing = if row.get::<_, i64>(1)? == 2 { Standing::Deleted } else { Standing::Inactive };
@@ -72,6 +84,20 @@ pub(super) fn census(db: &Connection) -> rusqlite::Result<Census> {
     })?;
     census.barred = rows.collect::<Result<_, _>>()?;
     Ok(census)
+}
+
+/// The oldest waiting row of the next so many, and where the look ended.
+fn oldest_waiting(db: &Connection, from: NotificationId) -> rusqlite::Result<(Option<Oldest>, NotificationId)> {
+    let last: i64 = db.query_row("SELECT coalesce(max(id), 0) FROM notification", [], |row| row.get(0))?;
+    let upto = NotificationId(last.min(from.0.saturating_add(oldest::STRIDE)));
+    let found = db
+        .prepare_cached(
+            "SELECT id, created_ms FROM notification WHERE id BETWEEN ?1 AND ?2
+             AND delivered_ms IS NULL AND read_ms IS NULL AND skipped IS NULL ORDER BY id LIMIT 1",
+        )?
+        .query_row([from.0, upto.0], |row| Ok(Oldest { id: NotificationId(row.get(0)?), created_ms: row.get(1)? }))
+        .optional()?;
+    Ok((found, upto))
 }
 
 /// A page of rows: counted, cut, wrapped.

@@ -22,6 +22,7 @@ struct Marked {
     id: NotificationId,
     uuid: Uuid,
     channel: Channel,
+    created_ms: i64,
     unread: bool,
     waiting: bool,
 }
@@ -206,7 +207,7 @@ impl Writer {
     }
 
     pub(super) fn mark_delivered(&mut self, user: UserId, ids: &[NotificationId]) -> Applied {
-        let mut fewer = [Fewer::default(); 2];
+        let mut delivered = [(Vec::new(), 0), (Vec::new(), 0)];
         for id in ids {
             let Some((_, mark)) = self.marked("id = ?1 AND delivered_ms IS NULL", &id.0)?.filter(|(u, _)| *u == user)
             else {
@@ -215,16 +216,20 @@ impl Writer {
             self.db
                 .prepare_cached("UPDATE notification SET delivered_ms = ?2 WHERE id = ?1")?
                 .execute([id.0, self.at_ms])?;
-            fewer[mark.channel as usize].waiting += u32::from(mark.waiting);
+            let (rows, waiting) = &mut delivered[mark.channel as usize];
+            rows.push((mark.id, mark.created_ms));
+            *waiting += u32::from(mark.waiting);
         }
-        for (channel, fewer) in Channel::ALL.into_iter().zip(fewer).filter(|(_, fewer)| *fewer != Fewer::default()) {
-            self.changes.push(Change::Settled { user, channel, fewer });
+        for (channel, (rows, waiting)) in Channel::ALL.into_iter().zip(delivered) {
+            if !rows.is_empty() {
+                self.changes.push(Change::Delivered { user, channel, rows, waiting, at_ms: self.at_ms });
+            }
         }
         Ok(Answer::Nothing)
     }
 
     pub(super) fn skip(&mut self, user: UserId, channel: Channel, before: NotificationId) -> Applied {
-        let waiting = self
+        let count = self
             .db
             .prepare_cached(&format!(
                 "UPDATE notification SET skipped = 1 WHERE id IN ({}) AND channel = ?2 AND id < ?3
@@ -232,7 +237,7 @@ impl Writer {
                 schema::of_user("n.id", "", "")
             ))?
             .execute(params![user.0, channel as i64, before.0])?;
-        self.changes.push(Change::Settled { user, channel, fewer: Fewer { unread: 0, waiting: waiting as u32 } });
+        self.changes.push(Change::Skipped { user, channel, count: count as u32 });
         Ok(Answer::Nothing)
     }
 
@@ -272,7 +277,7 @@ impl Writer {
         let (mut old, mut seen, mut next) = (Vec::new(), 0, None);
         while let Some(row) = rows.next()? {
             let (user, mark) = mark(row)?;
-            let created_ms: i64 = row.get(3)?;
+            let created_ms = mark.created_ms;
             if created_ms >= read_before_ms {
                 seen = 0;
                 break;
@@ -375,7 +380,7 @@ fn mark(row: &Row<'_>) -> rusqlite::Result<(UserId, Marked)> {
     let skipped = row.get::<_, Option<i64>>(6)?.is_some();
     let foreign: Option<[u8; 16]> = row.get(7)?;
     let uuid = foreign.map_or_else(|| id.uuid(created_ms, user, channel), Uuid::from_bytes);
-    Ok((user, Marked { id, uuid, channel, unread, waiting: undelivered && unread && !skipped }))
+    Ok((user, Marked { id, uuid, channel, created_ms, unread, waiting: undelivered && unread && !skipped }))
 }
 
 fn no_notification() -> Reply {
