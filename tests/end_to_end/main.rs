@@ -5,7 +5,10 @@
 
 mod delivery;
 mod device;
+mod exposition;
 mod http;
+mod logs;
+mod metrics;
 mod operation;
 mod server;
 mod sign_in;
