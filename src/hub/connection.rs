@@ -100,8 +100,8 @@ pub(super) struct Feed {
     pub controls: Arrival,
     pub channel: Channel,
     pub phase: Phase,
-    /// Notifications sent here.
-    pub told: u32,
+    /// Notifications sent here; the greatest: that many or more. Two bytes, which cost a socket nothing.
+    pub told: u16,
     /// Neighbours in the user's list: places in the table.
     pub previous: u32,
     pub next: u32,

@@ -23,7 +23,7 @@ pub enum Event {
         code: Option<u16>,
         seconds: u64,
         /// Notifications sent on it, and how many of those it has not acknowledged.
-        sent: u32,
+        sent: u16,
         owed: usize,
     },
     /// A handshake, a request or a connection that was turned away before anybody looked at what it wants.

@@ -255,7 +255,7 @@ impl<S> Hub<S> {
         let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return };
         if let Some(feed) = connection.feed() {
             feed.note_sent(*first, *last);
-            feed.told = feed.told.saturating_add(ids.len() as u32);
+            feed.told = feed.told.saturating_add(u16::try_from(ids.len()).unwrap_or(u16::MAX));
         }
         let list = &mut connection.cold().unacknowledged;
         list.extend(ids);

@@ -91,6 +91,11 @@ impl Scrape {
     pub(crate) fn series(&self) -> BTreeSet<&str> {
         self.values.keys().map(String::as_str).collect()
     }
+
+    /// Names as queries use them: those of histograms with their three endings.
+    pub(crate) fn names(&self) -> BTreeSet<&str> {
+        self.values.keys().filter_map(|series| series.split('{').next()).collect()
+    }
 }
 
 fn is_name(name: &str) -> bool {

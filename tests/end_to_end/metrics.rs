@@ -349,3 +349,28 @@ fn what_clients_send_never_makes_a_series() {
     assert!(after.total("habittod_http_requests_total") >= before.total("habittod_http_requests_total") + 10_000.0);
     assert_eq!(after.of_series("habittod_closes_total{code=\"other\"}"), 50.0);
 }
+
+#[test]
+fn dashboards_and_alerts_name_only_what_there_is() {
+    let server = Server::start();
+    Scrape::of(&server);
+    let scrape = Scrape::of(&server); // with the first one's own request
+    let dashboard = include_str!("../../systemd/grafana-dashboard.json");
+    let alerts = include_str!("../../systemd/prometheus-alerts.yml");
+    let parsed: Value = serde_json::from_str(dashboard).unwrap();
+    assert!(parsed["panels"].as_array().unwrap().len() > 10);
+    for (file, text) in [("dashboard", dashboard), ("alerts", alerts)] {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let used: Vec<&str> = words.filter(|w| w.starts_with("habittod_") || w.starts_with("process_")).collect();
+        assert!(used.len() > 10, "{file}");
+        for name in used {
+            assert!(scrape.names().contains(name), "{file}: {name}");
+        }
+    }
+    let readme = include_str!("../../README.md");
+    let named: Vec<&str> = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    for alert in &named {
+        assert_eq!(readme.matches(&format!("| `{alert}` |")).count(), 1, "{alert}");
+    }
+    assert_eq!(readme.matches("| `Habittod").count(), named.len());
+}
