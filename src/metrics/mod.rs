@@ -129,7 +129,8 @@ impl Histogram {
     }
 
     pub fn observe(&mut self, value: u64) {
-        let place = self.bounds.partition_point(|bound| *bound < value);
+        // All of them, without a branch: cheaper than a search that guesses wrong.
+        let place = self.bounds.iter().filter(|bound| **bound < value).count();
         if let Some(count) = self.counts.get_mut(place) {
             *count += 1;
         }

@@ -6,7 +6,6 @@ use crate::hub::event::{Cause, Event, Limit};
 use crate::metrics::{Counts, Histogram, Kind, Label, MICROSECONDS, ONES, Page, Vitals, labels};
 use crate::notification::{Channel, NotificationId};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 
 /// Bounds in microseconds: what a request, a commit or a turn takes.
 const SHORT_US: &[u64] = &[
@@ -111,6 +110,44 @@ impl Live {
     }
 }
 
+/// Requests by status, method and route, all of them from closed sets. What comes often moves to the front, where it is
+/// found at once.
+#[derive(Default)]
+struct Requests {
+    counts: Vec<((u16, &'static str, &'static str), u64)>,
+}
+
+impl Requests {
+    fn add(&mut self, status: u16, method: &'static str, route: &'static str) {
+        let key = (status, method, route);
+        let place = match self.counts.iter().position(|(known, _)| *known == key) {
+            Some(0) => 0,
+            Some(place) => {
+                self.counts.swap(place, place - 1);
+                place - 1
+            }
+            None => {
+                self.counts.push((key, 0));
+                self.counts.len() - 1
+            }
+        };
+        if let Some((_, count)) = self.counts.get_mut(place) {
+            *count += 1;
+        }
+    }
+
+    fn sorted(&self) -> Vec<((u16, &'static str, &'static str), u64)> {
+        let mut counts = self.counts.clone();
+        counts.sort_unstable();
+        counts
+    }
+
+    /// Of this status and above.
+    fn total(&self, status: u16) -> u64 {
+        self.counts.iter().filter(|((found, ..), _)| *found >= status).map(|(_, count)| count).sum()
+    }
+}
+
 /// What the loop knows at the moment of the page.
 pub(super) struct Gauges {
     pub now: Now,
@@ -152,7 +189,7 @@ pub(super) struct Meters {
     batch_jobs: Histogram,
     commit_us: Histogram,
     failed_jobs: u64,
-    requests: BTreeMap<(&'static str, &'static str, u16), u64>,
+    requests: Requests,
     request_us: Histogram,
     turn_us: Histogram,
     pub bytes_in: u64,
@@ -184,7 +221,7 @@ impl Meters {
             batch_jobs: Histogram::new(ONES, BATCH),
             commit_us: Histogram::new(MICROSECONDS, SHORT_US),
             failed_jobs: 0,
-            requests: BTreeMap::new(),
+            requests: Requests::default(),
             request_us: Histogram::new(MICROSECONDS, SHORT_US),
             turn_us: Histogram::new(MICROSECONDS, TURN_US),
             bytes_in: 0,
@@ -206,7 +243,7 @@ impl Meters {
             Event::Refused { cause, .. } => self.refused.add(*cause, 1),
             Event::Limited(limit) => self.limited.add(*limit, 1),
             Event::Request { method, route, status, took_us } => {
-                *self.requests.entry((route, method, *status)).or_default() += 1;
+                self.requests.add(*status, method, route);
                 self.request_us.observe(*took_us);
             }
             Event::Created { id, channel, sockets, took_us, .. } => {
@@ -382,8 +419,8 @@ impl Meters {
     fn http_of(&self, page: &mut Page) {
         let help = "HTTP requests answered, by route template.";
         let mut requests = page.family("habittod_http_requests_total", Kind::Counter, help);
-        for ((route, method, status), count) in &self.requests {
-            requests.sample(&[("route", route), ("method", method), ("status", status_text(*status))], count);
+        for ((status, method, route), count) in self.requests.sorted() {
+            requests.sample(&[("route", route), ("method", method), ("status", status_text(status))], count);
         }
         page.histogram("habittod_http_request_seconds", "From a request's last byte to its answer.", &self.request_us);
         page.counter("habittod_inbound_bytes_total", "Bytes read from sockets.", self.bytes_in);
@@ -457,13 +494,8 @@ impl Meters {
             "batch_jobs": self.batch_jobs.to_json(),
             "failed_jobs": self.failed_jobs,
             "queues": { "writes": g.queues.0, "reads": g.queues.1 },
-            "requests": self.requests.values().sum::<u64>(),
-            "server_errors": self
-                .requests
-                .iter()
-                .filter(|((_, _, status), _)| *status >= 500)
-                .map(|(_, count)| count)
-                .sum::<u64>(),
+            "requests": self.requests.total(0),
+            "server_errors": self.requests.total(500),
             "bytes": { "in": self.bytes_in, "out": self.bytes_out },
             "log_lines_dropped": g.log_lines_dropped,
             "process": {
@@ -506,5 +538,41 @@ fn status_text(status: u16) -> &'static str {
         503 => "503",
         505 => "505",
         _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_counted_wherever_they_stand() {
+        let mut requests = Requests::default();
+        for _ in 0..3 {
+            requests.add(200, "GET", "/a/");
+            requests.add(503, "GET", "/a/");
+            requests.add(200, "PUT", "/a/");
+            requests.add(200, "PUT", "/a/");
+        }
+        let expected = [((200, "GET", "/a/"), 3), ((200, "PUT", "/a/"), 6), ((503, "GET", "/a/"), 3)];
+        assert_eq!(requests.sorted(), expected);
+        assert_eq!((requests.total(0), requests.total(500)), (12, 3));
+    }
+
+    #[test]
+    fn a_receipt_of_a_live_row_is_told_from_one_of_a_replay() {
+        let mut live = Live::new();
+        let id = NotificationId;
+        live.note(id(1), true);
+        live.note(id(2), false);
+        assert!(live.was(id(1)) && !live.was(id(2)) && !live.was(id(3)));
+        live.note(id(LIVE_ROWS + 2), true);
+        assert!(!live.was(id(1)) && !live.was(id(2)) && live.was(id(LIVE_ROWS + 2)));
+    }
+
+    #[test]
+    fn close_codes_of_clients_are_a_closed_set() {
+        assert_eq!((Code::of(Some(3_123), true), Code::of(Some(1_000), true)), (Code::Other, Code::Normal));
+        assert_eq!((Code::of(None, true), Code::of(None, false)), (Code::Unnamed, Code::Abnormal));
     }
 }
