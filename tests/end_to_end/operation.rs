@@ -12,7 +12,7 @@ fn the_demo_introduces_itself() {
         .unwrap();
     let lines = std::io::BufRead::lines(std::io::BufReader::new(demo.stdout.take().unwrap()));
     let mut lines = lines.map_while(Result::ok);
-    assert!(lines.by_ref().any(|line| line.ends_with("sign in as maria and juan_perez, password demo.")));
+    assert!(lines.by_ref().any(|line| line.ends_with("as maria or juan_perez, password demo.")));
     let curl = lines.find(|line| line.contains("curl -X POST 'http://127.0.0.1:"));
     let address = curl.as_ref().unwrap().split(['/', '\'']).find(|part| part.starts_with("127.")).unwrap();
     let body = r#"{"username":"maria","password":"demo"}"#;
