@@ -135,9 +135,11 @@ fn notifications(
             }
         }
     }
-    let count = db
-        .prepare_cached(&format!("SELECT sum(one) FROM ({})", schema::of_user("count(*) AS one", SHOWN, &more)))?
-        .query_row(params_from_iter(&values), |row| row.get(0))?;
+    let counted = match more.as_str() {
+        "" => schema::COUNT_OF_USER.to_owned(),
+        more => format!("SELECT sum(one) FROM ({})", schema::of_user("count(*) AS one", SHOWN, more)),
+    };
+    let count = db.prepare_cached(&counted)?.query_row(params_from_iter(&values), |row| row.get(0))?;
     let limit = values.len() + 1;
     values.extend([limit_value(page.size), limit_value(page.offset())]);
     let rows: Vec<Notification> = db
@@ -186,9 +188,7 @@ fn by_uuid(db: &Connection, uuid: &Uuid) -> rusqlite::Result<Option<Notification
 }
 
 fn summary(db: &Connection, of: UserId) -> rusqlite::Result<Reply> {
-    let total: u64 = db
-        .prepare_cached(&format!("SELECT sum(one) FROM ({})", schema::of_user("count(*) AS one", "", "")))?
-        .query_row([of.0], |row| row.get(0))?;
+    let total: u64 = db.prepare_cached(schema::COUNT_OF_USER)?.query_row([of.0], |row| row.get(0))?;
     let mut by_type: BTreeMap<String, u64> = BTreeMap::new();
     let mut statement = db.prepare_cached(&format!(
         "SELECT own, general, count(*) FROM ({}) GROUP BY own, general",

@@ -149,17 +149,26 @@ macro_rules! sql_part {
 pub(crate) use {sql, sql_part};
 
 /// A question about one user's (?1) notifications: `columns` of `n`, and of what is joined to it, where `more` holds. Two
-/// halves, the filed rows and those behind the mark; all ids of the first are below all of the second.
+/// halves, the filed rows and those behind the mark; all ids of the first are below all of the second. In the first an
+/// id is the index's: then SQLite takes rows in its order, and no more of them than it needs.
 pub(super) fn of_user(columns: &str, joined: &str, more: &str) -> String {
+    let filed = |part: &str| part.replace("n.id", "inbox.notification");
     format!(
-        "SELECT {columns} FROM inbox JOIN notification n ON n.id = inbox.notification {joined}
-         WHERE inbox.user = ?1 {more}
+        "SELECT {} FROM inbox JOIN notification n ON n.id = inbox.notification {joined}
+         WHERE inbox.user = ?1 {}
          UNION ALL SELECT {columns} FROM notification n {joined}
-         WHERE n.id > (SELECT value FROM meta WHERE key = 'filed_notification') AND n.user = ?1 {more}"
+         WHERE n.id > (SELECT value FROM meta WHERE key = 'filed_notification') AND n.user = ?1 {more}",
+        filed(columns),
+        filed(more)
     )
 }
 
-/// The same of matches: those that `filed` finds in an index (`pair` or `suit`) and those behind the mark that are
+/// How many notifications a user (?1) has: without a look at what is filed.
+pub(super) const COUNT_OF_USER: &str = "SELECT (SELECT count(*) FROM inbox WHERE user = ?1)
+    + (SELECT count(*) FROM notification
+       WHERE id > (SELECT value FROM meta WHERE key = 'filed_notification') AND user = ?1)";
+
+/// A question about matches: those that `filed` finds in an index (`pair` or `suit`) and those behind the mark that are
 /// `unfiled`.
 pub(super) fn of_matches(
     columns: &str,
