@@ -109,7 +109,8 @@ impl<S> Hub<S> {
         self.users.created(n.user, n.channel);
         let mut encoded: Option<Rc<[u8]>> = None;
         let mut sockets = 0;
-        for ticket in self.tickets_of(n.user).collect::<Vec<_>>() {
+        let tickets: Vec<Ticket> = self.tickets_of(n.user).collect();
+        for ticket in tickets.iter().copied() {
             let Some(connection) = self.connection(ticket) else { continue };
             let Some(feed) = connection.feed().filter(|feed| feed.channel == n.channel) else { continue };
             if feed.phase != Phase::Live {
@@ -121,8 +122,13 @@ impl<S> Hub<S> {
             if n.id <= feed.sent() {
                 continue;
             }
-            let bytes = encoded.get_or_insert_with(|| frame::text(frames::notification(n).as_bytes()).into());
-            connection.cold().outbound.push_shared(bytes);
+            let outbound = &mut connection.cold().outbound;
+            if tickets.len() == 1 {
+                outbound.push(|out| frame::push_text(out, frames::notification(n).as_bytes()));
+            } else {
+                let bytes = encoded.get_or_insert_with(|| frame::text(frames::notification(n).as_bytes()).into());
+                outbound.push_shared(bytes);
+            }
             sockets += 1;
             self.effects.sent.push((ticket, Sent { id: n.id, user: n.user, channel: n.channel, asked_us }));
             self.note_sent(ticket, &[n.id]);

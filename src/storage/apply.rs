@@ -13,6 +13,7 @@ use super::job::{Answer, Change, Idempotency, Job};
 use crate::api::command::{Command, Recipients};
 use crate::api::reply::Reply;
 use crate::matching::UserId;
+use directory::Known;
 use filing::Filed;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::HashSet;
@@ -25,6 +26,7 @@ pub(super) struct Writer {
     pub db: Connection,
     last: Last,
     filed: Filed,
+    known: Known,
     deleted: HashSet<UserId>,
     /// Of the job under way: the time it gets, and what has changed so far.
     at_ms: i64,
@@ -47,6 +49,7 @@ impl Writer {
             db,
             last: Last { notification: 0, one_match: 0, general: 0 },
             filed: Filed::default(),
+            known: Known::default(),
             deleted: HashSet::new(),
             at_ms: 0,
             changes: Vec::new(),
@@ -70,6 +73,7 @@ impl Writer {
         let mut deleted = self.db.prepare("SELECT id FROM user WHERE standing = 2")?;
         self.deleted = deleted.query_map([], |row| Ok(UserId(row.get(0)?)))?.collect::<Result<_, _>>()?;
         drop(deleted);
+        self.known = Known::default();
         self.reload_filed()
     }
 

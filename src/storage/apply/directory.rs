@@ -8,6 +8,9 @@ use crate::matching::{Property, PropertyId, User, UserId};
 use crate::storage::job::{Answer, Change, Standing};
 use crate::storage::schema::{self, sql, sql_part};
 use rusqlite::{OptionalExtension, params};
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
 
 /// What a deleted user takes with him, all of it filed.
 const FORGET: [&str; 7] = [
@@ -32,6 +35,7 @@ impl Writer {
         is_active: Option<bool>,
         password: Option<&str>,
     ) -> Applied {
+        self.known.users.remove(&id);
         let known: Option<(i64, Option<String>)> = self
             .db
             .prepare_cached("SELECT standing, password FROM user WHERE id = ?1")?
@@ -72,6 +76,7 @@ impl Writer {
 
     /// The row stays as a gravestone: his tokens are still good, he is not.
     pub(super) fn delete_user(&mut self, id: UserId) -> Applied {
+        self.known.users.remove(&id);
         let gone = self
             .db
             .prepare_cached(
@@ -96,6 +101,7 @@ impl Writer {
 
     pub(super) fn put_property(&mut self, id: PropertyId, p: &Property) -> Applied {
         let known = self.property(id)?.is_some();
+        self.known.properties.remove(&id);
         self.db
             .prepare_cached("INSERT OR REPLACE INTO property VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?
             .execute(params![
@@ -114,23 +120,54 @@ impl Writer {
     }
 
     pub(super) fn delete_property(&mut self, id: PropertyId) -> Applied {
+        self.known.properties.remove(&id);
         let gone = self.db.prepare_cached("DELETE FROM property WHERE id = ?1")?.execute([id.0])?;
         Ok(Answer::Reply(if gone == 0 { no_property() } else { Reply::no_content() }))
     }
 
-    pub(super) fn property(&self, id: PropertyId) -> rusqlite::Result<Option<Property>> {
-        self.db
+    pub(super) fn property(&mut self, id: PropertyId) -> rusqlite::Result<Option<Arc<Property>>> {
+        if let Some(known) = self.known.properties.get(&id) {
+            return Ok(known.clone());
+        }
+        let found = self
+            .db
             .prepare_cached(sql!("SELECT " PROPERTY " FROM property p WHERE id = ?1"))?
-            .query_row([id.0], |row| schema::property(row, 0))
-            .optional()
+            .query_row([id.0], |row| schema::property(row, 0).map(Arc::new))
+            .optional()?;
+        remember(&mut self.known.properties, id, &found);
+        Ok(found)
     }
 
-    pub(super) fn user(&self, id: UserId) -> rusqlite::Result<Option<User>> {
-        self.db
+    pub(super) fn user(&mut self, id: UserId) -> rusqlite::Result<Option<Arc<User>>> {
+        if let Some(known) = self.known.users.get(&id) {
+            return Ok(known.clone());
+        }
+        let found = self
+            .db
             .prepare_cached(sql!("SELECT " USER " FROM user u WHERE id = ?1 AND standing <> 2"))?
-            .query_row([id.0], |row| schema::user(row, 0))
-            .optional()
+            .query_row([id.0], |row| schema::user(row, 0).map(Arc::new))
+            .optional()?;
+        remember(&mut self.known.users, id, &found);
+        Ok(found)
     }
+}
+
+/// Rows of the directory as they are inside the transaction under way, so that the next like of the same people reads
+/// none. Whatever writes one forgets it here; a rollback forgets all.
+#[derive(Default)]
+pub(super) struct Known {
+    users: HashMap<UserId, Option<Arc<User>>>,
+    properties: HashMap<PropertyId, Option<Arc<Property>>>,
+}
+
+/// Of each kind; at the next, all are forgotten.
+const KNOWN_MAX: usize = 1_024;
+
+fn remember<K: Hash + Eq, V>(known: &mut HashMap<K, Option<Arc<V>>>, id: K, found: &Option<Arc<V>>) {
+    if known.len() >= KNOWN_MAX {
+        known.clear();
+    }
+    known.insert(id, found.clone());
 }
 
 fn json(further: &serde_json::Map<String, serde_json::Value>) -> String {

@@ -51,7 +51,7 @@ impl Writer {
             return Ok(Answer::Reply(Reply::refused(403, "No autorizado")));
         }
         let (property, tenant) = (found.property, found.tenant);
-        Ok(Answer::Reply(match self.act(Some(found), property, tenant, home.as_ref(), action, reason)? {
+        Ok(Answer::Reply(match self.act(Some(found), property, tenant, home.as_deref(), action, reason)? {
             Ok(m) => Reply::ok(message, Acted { status: m.status.as_str(), r#match: MatchView::new(&m) }),
             Err(refusal) => refusal,
         }))
@@ -97,7 +97,7 @@ impl Writer {
         match telling {
             Telling::Nobody => {}
             Telling::Keepers => {
-                let tenant = views::person(m.tenant, self.user(m.tenant)?.as_ref());
+                let tenant = views::person(m.tenant, self.user(m.tenant)?.as_deref());
                 for keeper in home.keepers() {
                     let content = Content::PropertyLike { home: shown.clone(), tenant: tenant.clone(), score: m.score };
                     self.insert_notification(keeper, Channel::Property, content)?;
@@ -106,8 +106,8 @@ impl Writer {
             Telling::Both => {
                 let owner = self.user(home.owner)?.unwrap_or_default();
                 let owner_name = owner.display_name();
-                let contact = Contact { email: owner.email, phone: owner.phone };
-                let tenant_username = self.user(m.tenant)?.unwrap_or_default().username;
+                let contact = Contact { email: owner.email.clone(), phone: owner.phone.clone() };
+                let tenant_username = self.user(m.tenant)?.unwrap_or_default().username.clone();
                 for keeper in home.keepers() {
                     let content = Content::MatchAccepted {
                         home: shown.clone(),
