@@ -64,8 +64,10 @@ test('away and back: nothing lost, nothing twice, and it says so', PATIENCE, asy
   await server.people();
   const line = await wire(t, server.port);
   const page = await open(t, line.url, 1);
+  await shown(page, 'Todavía no hay avisos');
   await server.tell(1, 'before');
   await shown(page, 'before');
+  assert.ok(!(await page.getByText('Todavía no hay avisos').isVisible()));
   line.cut();
   await until(async () => /Reconectando/.test(await state(page)));
   for (const message of ['one', 'two', 'three']) await server.tell(1, message, 'tenant');

@@ -74,9 +74,9 @@ export function section(id, title, symbol, empty, emptyMore, kind = 'rows') {
 	};
 	return {
 		root, heading, tools, list,
-		/** The list, or the words for none; `next` where there is more. */
+		/** The list, or (by the style sheet) the words for none; `next` where there is more. */
 		loaded(next) {
-			settle(...(list.firstChild ? [] : [el('div.blank', icon(symbol), el('p.strong', empty), el('p', emptyMore))]));
+			settle(el('div.blank', icon(symbol), el('p.strong', empty), el('p', emptyMore)));
 			more.replaceChildren(...(next ? [el('button.quiet', { onclick: next }, t.more)] : []));
 		},
 		broken(why, again) {
