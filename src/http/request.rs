@@ -175,10 +175,12 @@ impl<'a> Request<'a> {
 
     /// The values of all lines with this name (in any case), white space trimmed, as bytes.
     pub(super) fn values<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
-        self.lines.split(|&b| b == b'\n').filter_map(move |line| {
-            let (start, rest) = line.split_at_checked(name.len())?;
+        let (lines, mut start) = (self.lines, 0);
+        memchr::memchr_iter(b'\n', lines).filter_map(move |end| {
+            let line = lines.get(std::mem::replace(&mut start, end + 1)..end)?;
+            let (given, rest) = line.split_at_checked(name.len())?;
             let value = rest.strip_prefix(b":")?;
-            start.eq_ignore_ascii_case(name.as_bytes()).then(|| value.trim_ascii())
+            given.eq_ignore_ascii_case(name.as_bytes()).then(|| value.trim_ascii())
         })
     }
 

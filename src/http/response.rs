@@ -95,7 +95,7 @@ impl Response {
         out.reserve(512 + own);
         write(out, format_args!("HTTP/1.1 {} {}\r\nDate: {date}\r\n", self.status, reason(self.status)));
         for (name, value) in &self.headers {
-            write(out, format_args!("{name}: {value}\r\n"));
+            [name, ": ", value, "\r\n"].iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
         }
         if self.closes(terms) {
             out.extend_from_slice(b"Connection: close\r\n");

@@ -3,6 +3,7 @@
 
 mod directory;
 mod filing;
+mod fresh;
 mod matches;
 mod notifications;
 mod refresh;
@@ -15,6 +16,7 @@ use crate::api::reply::Reply;
 use crate::matching::UserId;
 use directory::Known;
 use filing::Filed;
+use fresh::Fresh;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::HashSet;
 
@@ -27,6 +29,7 @@ pub(super) struct Writer {
     last: Last,
     filed: Filed,
     known: Known,
+    fresh: Fresh,
     deleted: HashSet<UserId>,
     /// Of the job under way: the time it gets, and what has changed so far.
     at_ms: i64,
@@ -50,6 +53,7 @@ impl Writer {
             last: Last { notification: 0, one_match: 0, general: 0 },
             filed: Filed::default(),
             known: Known::default(),
+            fresh: Fresh::default(),
             deleted: HashSet::new(),
             at_ms: 0,
             changes: Vec::new(),
@@ -74,6 +78,7 @@ impl Writer {
         self.deleted = deleted.query_map([], |row| Ok(UserId(row.get(0)?)))?.collect::<Result<_, _>>()?;
         drop(deleted);
         self.known = Known::default();
+        self.fresh.clear();
         self.reload_filed()
     }
 

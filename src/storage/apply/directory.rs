@@ -77,6 +77,7 @@ impl Writer {
     /// The row stays as a gravestone: his tokens are still good, he is not.
     pub(super) fn delete_user(&mut self, id: UserId) -> Applied {
         self.known.users.remove(&id);
+        self.fresh.clear();
         let gone = self
             .db
             .prepare_cached(

@@ -82,6 +82,7 @@ impl Writer {
         let uuid = foreign.unwrap_or_else(|| id.uuid(created_ms, user, channel));
         let (delivered_ms, read_ms) = (None, None);
         let made = Notification { id, uuid, user, channel, content, created_ms, delivered_ms, read_ms };
+        self.fresh.note(&made);
         self.changes.push(Change::Created(made));
         Ok(())
     }
@@ -167,8 +168,9 @@ impl Writer {
         Ok(Answer::Marked { missing })
     }
 
-    fn set_read(&self, mark: &Marked, fewer: &mut [Fewer; 2]) -> rusqlite::Result<()> {
+    fn set_read(&mut self, mark: &Marked, fewer: &mut [Fewer; 2]) -> rusqlite::Result<()> {
         if mark.unread {
+            self.fresh.take(mark.id);
             self.db
                 .prepare_cached(
                     "UPDATE notification SET read_ms = ?2, delivered_ms = coalesce(delivered_ms, ?2) WHERE id = ?1",
@@ -182,6 +184,7 @@ impl Writer {
     }
 
     pub(super) fn mark_all_read(&mut self, by: UserId) -> Applied {
+        self.fresh.clear();
         let mut fewer = [Fewer::default(); 2];
         let mut count = self.db.prepare_cached(&format!(
             "SELECT channel, count(*), count(*) FILTER (WHERE delivered_ms IS NULL AND skipped IS NULL)
@@ -209,16 +212,19 @@ impl Writer {
     pub(super) fn mark_delivered(&mut self, user: UserId, ids: &[NotificationId]) -> Applied {
         let mut delivered = [(Vec::new(), 0), (Vec::new(), 0)];
         for id in ids {
-            let Some((_, mark)) = self.marked("id = ?1 AND delivered_ms IS NULL", &id.0)?.filter(|(u, _)| *u == user)
-            else {
-                continue;
+            let (channel, created_ms, is_waiting) = match self.fresh.take(*id).filter(|made| made.user == user) {
+                Some(made) => (made.channel, made.created_ms, true),
+                None => match self.marked("id = ?1 AND delivered_ms IS NULL", &id.0)?.filter(|(u, _)| *u == user) {
+                    Some((_, mark)) => (mark.channel, mark.created_ms, mark.waiting),
+                    None => continue,
+                },
             };
             self.db
                 .prepare_cached("UPDATE notification SET delivered_ms = ?2 WHERE id = ?1")?
                 .execute([id.0, self.at_ms])?;
-            let (rows, waiting) = &mut delivered[mark.channel as usize];
-            rows.push((mark.id, mark.created_ms));
-            *waiting += u32::from(mark.waiting);
+            let (rows, waiting) = &mut delivered[channel as usize];
+            rows.push((*id, created_ms));
+            *waiting += u32::from(is_waiting);
         }
         for (channel, (rows, waiting)) in Channel::ALL.into_iter().zip(delivered) {
             if !rows.is_empty() {
@@ -229,6 +235,7 @@ impl Writer {
     }
 
     pub(super) fn skip(&mut self, user: UserId, channel: Channel, before: NotificationId) -> Applied {
+        self.fresh.clear();
         let count = self
             .db
             .prepare_cached(&format!(
@@ -311,7 +318,8 @@ impl Writer {
     }
 
     /// Removes a row, and what it shows if it was the last to show it.
-    fn remove(&self, user: UserId, id: NotificationId, general: Option<i64>) -> rusqlite::Result<()> {
+    fn remove(&mut self, user: UserId, id: NotificationId, general: Option<i64>) -> rusqlite::Result<()> {
+        self.fresh.take(id);
         self.db.prepare_cached("DELETE FROM inbox WHERE user = ?1 AND notification = ?2")?.execute([user.0, id.0])?;
         self.db.prepare_cached("DELETE FROM notification WHERE id = ?1")?.execute([id.0])?;
         if let Some(row) = general {
