@@ -24,6 +24,8 @@ pub enum Letter {
     Checked { ticket: Ticket, found: Option<(UserId, String)>, cost: u64 },
     /// Writing fails (why), or works again.
     Health(Option<String>),
+    /// The log that several nodes follow cannot be written or read (why), or can be again.
+    LogHealth(Option<String>),
     /// SIGHUP, and the configuration was right: what to obey from now on.
     Reload { rules: Box<Rules>, level: Level },
     /// SIGHUP, and it was not: nothing changes.

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 /// A change. What it does is decided from the rows when its turn comes, in `storage::apply`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum Command {
     /// POST `/api/properties/{id}/like/` and `/reject/`.
     ActOnProperty {
@@ -153,6 +154,12 @@ impl Command {
         {
             *text = password::encode(text, &password::salt(), password::DJANGO_ITERATIONS);
         }
+    }
+
+    /// Whether doing it twice is the same as doing it once: it may be sent again where nobody knows whether it was done.
+    #[must_use]
+    pub fn can_be_repeated(&self) -> bool {
+        matches!(self, Self::MarkDelivered { .. })
     }
 
     /// Receipts and housekeeping wait for the next commit (or make one after a little while); all else makes one now.

@@ -4,7 +4,7 @@
 use super::{Exit, complain, load, mistaken};
 use crate::api::routes::Door;
 use crate::auth::Verifier;
-use crate::channel_layer::ChannelLayer;
+use crate::channel_layer::{ChannelLayer, JoinError};
 use crate::clock::Clock;
 use crate::config::{Backend, Config, Key, Level, Mistakes, NO_KEY};
 use crate::hub::Rules;
@@ -93,7 +93,12 @@ fn start(
         }
     }
     let (layer, census) = match open.map(|open| open(entrance.post(), clock)).transpose() {
-        Ok(Some((storage, census))) => (Some(ChannelLayer::in_memory(storage)), census),
+        Ok(Some((storage, census))) => match road(config, storage, entrance.post(), clock) {
+            Ok(layer) => (Some(layer), census),
+            Err(e @ JoinError::Log(_)) => return complain(&e, Exit::Database),
+            Err(e @ JoinError::Address(_)) => return complain(&e, Exit::Usage),
+            Err(e @ JoinError::Thread(..)) => return complain(&e, Exit::Failed),
+        },
         Ok(None) => (None, Census::default()),
         Err(e) => return complain(&e, exit_of(&e)),
     };
@@ -117,11 +122,16 @@ fn start(
     }
 }
 
+/// The road that the configuration chooses.
+fn road(config: &Config, storage: Storage, post: &Postbox, clock: Clock) -> Result<ChannelLayer, JoinError> {
+    match config.channel_layer.backend {
+        Backend::InMemory => Ok(ChannelLayer::in_memory(storage)),
+        Backend::Redis => ChannelLayer::shared(storage, &config.storage.path, &config.channel_layer, post, clock),
+    }
+}
+
 /// Whether a server could run with this; gives back what checks the tokens.
 pub(super) fn usable(config: &Config) -> Result<Verifier, String> {
-    if config.channel_layer.backend != Backend::InMemory {
-        return Err("channel_layer.backend: redis is not built in yet; choose inmemory".to_owned());
-    }
     match &config.auth.key {
         Some(Key::Secret(secret)) => Verifier::from_secret(secret).map_err(|e| format!("auth.secret: {e}")),
         Some(Key::PublicPem(pem)) => Verifier::from_public_pem(pem).map_err(|e| format!("auth.public_key_file: {e}")),

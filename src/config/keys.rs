@@ -2,8 +2,8 @@
 //! environment. Enter at [`KEYS`].
 
 use super::{
-    Ack, Backend, ChannelLayer, Config, Delivery, Django, Format, Level, Limits, Log, Network, RedisAddress, Server,
-    Storage,
+    Ack, Backend, ChannelLayer, Config, Delivery, Django, EncryptionKeys, Format, Level, Limits, Log, Network,
+    RedisAddress, Server, Storage,
     mistake::{Wrong, either, quote, wrong},
     units,
 };
@@ -61,7 +61,13 @@ keys! {
     channel_layer.redis_host = text(units::host);
     channel_layer.redis_port = number(1, 65_535);
     channel_layer.redis_url = some(text(units::redis_url));
+    channel_layer.redis_timeout = duration;
+    channel_layer.log_key = text(units::redis_key);
+    channel_layer.log_keep = duration;
+    channel_layer.log_forget = duration;
     channel_layer.django = word(Django::ALL, Django::as_str);
+    channel_layer.django_prefix = text(units::redis_key);
+    channel_layer.django_keys = encryption_keys;
     limits.connections = count_or_none;
     limits.connections_per_user = count;
     limits.connections_per_ip = count;
@@ -114,7 +120,13 @@ pub(super) struct ChannelLayerDraft {
     pub(super) redis_host: String,
     pub(super) redis_port: u16,
     pub(super) redis_url: Option<String>,
+    pub(super) redis_timeout: Duration,
+    pub(super) log_key: String,
+    pub(super) log_keep: Duration,
+    pub(super) log_forget: Duration,
     pub(super) django: Django,
+    pub(super) django_prefix: String,
+    pub(super) django_keys: EncryptionKeys,
 }
 
 impl ChannelLayerDraft {
@@ -123,7 +135,13 @@ impl ChannelLayerDraft {
         ChannelLayer {
             backend: self.backend,
             redis: self.redis_url.map_or(host, RedisAddress::Url),
+            redis_timeout: self.redis_timeout,
+            log_key: self.log_key,
+            log_keep: self.log_keep,
+            log_forget: self.log_forget,
             django: self.django,
+            django_prefix: self.django_prefix,
+            django_keys: self.django_keys,
         }
     }
 }
@@ -148,7 +166,13 @@ impl Default for Draft {
                 redis_host: RedisAddress::DEFAULT_HOST.to_owned(),
                 redis_port: RedisAddress::DEFAULT_PORT,
                 redis_url: None,
+                redis_timeout: channel_layer.redis_timeout,
+                log_key: channel_layer.log_key,
+                log_keep: channel_layer.log_keep,
+                log_forget: channel_layer.log_forget,
                 django: channel_layer.django,
+                django_prefix: channel_layer.django_prefix,
+                django_keys: channel_layer.django_keys,
             },
             limits,
             log,
@@ -264,6 +288,17 @@ fn path(given: Given<'_>) -> Read<PathBuf> {
         _ if text.contains('\0') => wrong("a path with a NUL character", "name a file"),
         _ => Ok(PathBuf::from(text)),
     })(given)
+}
+
+fn encryption_keys(given: Given<'_>) -> Read<EncryptionKeys> {
+    let key = |key: &str| match key {
+        "" => wrong("an empty key", "write the keys that Django has"),
+        _ if key.contains(char::is_control) => {
+            wrong("a key with a control character", "write the keys that Django has")
+        }
+        _ => Ok(key.to_owned()),
+    };
+    list(key)(given).map(EncryptionKeys)
 }
 
 fn secret(given: Given<'_>) -> Read<Vec<u8>> {

@@ -135,13 +135,51 @@ impl Default for Delivery {
 }
 
 /// How nodes share what happens.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelLayer {
     pub backend: Backend,
     /// Where Redis is; only used by [`Backend::Redis`].
     pub redis: RedisAddress,
+    /// How long an answer of Redis may take before it counts as gone.
+    pub redis_timeout: Duration,
+    /// What the names of the log's keys begin with: another one for each set of nodes on one Redis database.
+    pub log_key: String,
+    /// How long entries of the log are kept that all nodes have: as old may a backup be that seeds a new node.
+    pub log_keep: Duration,
+    /// After so long away a node is not waited for any more: what it misses may go, and it needs a backup.
+    pub log_forget: Duration,
     /// Which `group_send` of an unmodified Django process is listened to. Needs [`Backend::Redis`].
     pub django: Django,
+    /// The layer's `prefix`.
+    pub django_prefix: String,
+    /// The layer's `symmetric_encryption_keys`.
+    pub django_keys: EncryptionKeys,
+}
+
+impl Default for ChannelLayer {
+    fn default() -> Self {
+        Self {
+            backend: Backend::default(),
+            redis: RedisAddress::default(),
+            redis_timeout: Duration::from_secs(2),
+            log_key: "habittod".to_owned(),
+            log_keep: minutes(60),
+            log_forget: days(1),
+            django: Django::default(),
+            django_prefix: "asgi".to_owned(),
+            django_keys: EncryptionKeys::default(),
+        }
+    }
+}
+
+/// What Django encrypts its messages with, and what it did before: none, plain messages.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct EncryptionKeys(pub Vec<String>);
+
+impl fmt::Debug for EncryptionKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EncryptionKeys({})", self.0.len())
+    }
 }
 
 /// Where Redis is.

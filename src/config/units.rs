@@ -144,6 +144,15 @@ pub(super) fn host(text: &str) -> Result<String, Wrong> {
     )
 }
 
+/// What names of keys in Redis begin with.
+pub(super) fn redis_key(text: &str) -> Result<String, Wrong> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_.:-{}".contains(&b);
+    if text.is_empty() || text.len() > 64 || !text.bytes().all(plain) {
+        return wrong(format!("{} cannot begin a key", quote(text)), "write 1 to 64 of A-Z a-z 0-9 _ . : - { }");
+    }
+    Ok(text.to_owned())
+}
+
 /// The URL of a Redis. A wrong one is not shown: it may hold a password.
 pub(super) fn redis_url(text: &str) -> Result<String, Wrong> {
     const SCHEMES: [&str; 4] = ["redis", "rediss", "unix", "redis+unix"];

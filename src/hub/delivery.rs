@@ -24,12 +24,12 @@ impl<S> Hub<S> {
     /// Outcomes and answers. What everybody hears follows from the outcome, whether or not the asker is still there.
     pub fn answered(&mut self, now: Now, outcomes: Vec<Outcome>) {
         for outcome in outcomes {
-            self.outstanding = self.outstanding.saturating_sub(1);
+            self.outstanding = self.outstanding.saturating_sub(usize::from(outcome.ours));
             for change in outcome.changes {
                 self.changed(now, change, outcome.asked_us);
             }
             match (outcome.ticket, outcome.answer) {
-                (None, Answer::RetainAfter(id)) => self.retain(now, id),
+                (None, Answer::RetainAfter(id)) if outcome.ours => self.retain(now, id),
                 (_, Answer::OldestWaiting { found, upto }) => self.oldest_is(found, upto),
                 (Some(ticket), answer) => self.answer(now, ticket, answer),
                 (None, _) => {}

@@ -96,6 +96,10 @@ pub enum Event {
         why: String,
     },
     StorageWorks,
+    LogFailing {
+        why: String,
+    },
+    LogWorks,
     Draining {
         open: usize,
     },

@@ -145,6 +145,8 @@ pub struct Hub<S> {
     committed: NotificationId,
     failing: Option<String>,
     oldest: OldestWaiting,
+    /// Why the log of several nodes cannot be written or read.
+    log_failing: Option<String>,
     retain_at_ms: u64,
     drain: Option<Drain>,
     date: (i64, String),
@@ -184,6 +186,7 @@ impl<S> Hub<S> {
             committed: census.last,
             failing: None,
             oldest: OldestWaiting::new(census.oldest_waiting),
+            log_failing: None,
             retain_at_ms: now.monotonic_ms() + 1_000,
             drain: None,
             date: (i64::MIN, String::new()),
@@ -489,6 +492,18 @@ impl<S> Hub<S> {
             _ => {}
         }
         self.failing = failure;
+    }
+
+    /// The log cannot be written or read, or can be again.
+    pub fn log_health(&mut self, failure: Option<String>) {
+        match (&self.log_failing, &failure) {
+            (was, Some(why)) if was.as_ref() != Some(why) => {
+                self.effects.events.push(Event::LogFailing { why: why.clone() });
+            }
+            (Some(_), None) => self.effects.events.push(Event::LogWorks),
+            _ => {}
+        }
+        self.log_failing = failure;
     }
 
     fn submit(

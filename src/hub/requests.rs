@@ -488,7 +488,7 @@ impl<S> Hub<S> {
         match &self.failing {
             _ if self.drain.is_some() => Some("draining".to_owned()),
             Some(why) => Some(format!("storage: {why}")),
-            None => None,
+            None => self.log_failing.as_ref().map(|why| format!("log: {why}")),
         }
     }
 

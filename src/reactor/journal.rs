@@ -78,6 +78,8 @@ fn describe(event: &Event) -> (Level, &'static str) {
         Event::StorageWorks => (Level::Warn, "storage_works"),
         Event::Reloaded => (Level::Info, "reloaded"),
         Event::NotReloaded { .. } => (Level::Error, "reload_failed"),
+        Event::LogFailing { .. } => (Level::Warn, "log_failing"),
+        Event::LogWorks => (Level::Warn, "log_works"),
         Event::Draining { .. } => (Level::Info, "draining"),
         Event::Stopped { .. } => (Level::Info, "stopped"),
     }
@@ -151,8 +153,8 @@ fn fields(event: &Event, now: Now, line: &mut Line<'_>) {
             line.field("failed", failed);
             line.ms(*took_us);
         }
-        Event::StorageFailing { why } | Event::NotReloaded { why } => line.field("why", why),
-        Event::StorageWorks | Event::Reloaded => {}
+        Event::StorageFailing { why } | Event::LogFailing { why } | Event::NotReloaded { why } => line.field("why", why),
+        Event::StorageWorks | Event::LogWorks | Event::Reloaded => {}
         Event::Draining { open } => line.field("open", open),
         Event::Stopped { seconds } => line.field("seconds", seconds),
     }

@@ -280,6 +280,8 @@ impl Meters {
             Event::Revoked { .. }
             | Event::StorageFailing { .. }
             | Event::StorageWorks
+            | Event::LogFailing { .. }
+            | Event::LogWorks
             | Event::Draining { .. }
             | Event::Reloaded
             | Event::NotReloaded { .. }

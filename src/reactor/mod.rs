@@ -289,6 +289,7 @@ impl Reactor {
                 Letter::Hashed { ticket, command } => self.hub.hashed(now, ticket, command),
                 Letter::Checked { ticket, found, cost } => self.hub.checked(now, ticket, found, cost),
                 Letter::Health(failure) => self.hub.health(failure),
+                Letter::LogHealth(failure) => self.hub.log_health(failure),
                 Letter::Reload { rules, level } => {
                     self.hub.obey(*rules);
                     self.journal.obey(level);

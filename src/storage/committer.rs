@@ -3,7 +3,8 @@
 
 use super::Depth;
 use super::apply::Writer;
-use super::job::{Answer, Ask, Errand, Job, Outcome};
+use super::job::{Answer, Ask, Change, Errand, Job, Outcome};
+use super::log::{Entry, Mark, Progress};
 use crate::clock::Clock;
 use crate::inbox::{Letter, Postbox};
 use rusqlite::{Connection, ErrorCode};
@@ -27,28 +28,46 @@ pub(super) struct Committer {
     post: Postbox,
     reader: Sender<Ask>,
     depth: Arc<Depth>,
+    progress: Arc<Progress>,
     /// Whether the last commit failed.
     failing: bool,
+    /// What is counted in memory could not be read again after a rollback.
+    stale: bool,
+    /// Entries of the log that could not be committed yet: nothing behind them can be.
+    held: Vec<Entry>,
 }
 
-/// What one transaction is made of.
+/// What one transaction is made of: jobs of this node alone, or entries of a log that several nodes follow.
 #[derive(Default)]
 struct Batch {
     jobs: Vec<Job>,
+    entries: Vec<Entry>,
     asks: Vec<Ask>,
+    /// Errands, and the commands in them.
+    errands: usize,
+    commands: usize,
 }
 
 impl Batch {
     fn add(&mut self, errand: Errand) {
+        self.errands += 1;
         match errand {
-            Errand::Write(job) => self.jobs.push(job),
+            Errand::Write(job) => {
+                self.commands += 1;
+                self.jobs.push(job);
+            }
             Errand::ReadAfter(ask) => self.asks.push(ask),
+            Errand::Follow(mut entry) => {
+                self.commands += entry.jobs.len().max(1);
+                self.asks.append(&mut entry.asks);
+                self.entries.push(entry);
+            }
         }
     }
 
-    /// Nothing in it that anybody waits for.
+    /// Nothing in it that anybody waits for. What an entry says has waited already.
     fn can_wait(&self) -> bool {
-        self.asks.is_empty() && self.jobs.iter().all(|job| job.command.can_wait())
+        self.asks.is_empty() && self.entries.is_empty() && self.jobs.iter().all(|job| job.command.can_wait())
     }
 }
 
@@ -59,18 +78,23 @@ impl Committer {
         post: Postbox,
         reader: Sender<Ask>,
         depth: Arc<Depth>,
+        progress: Arc<Progress>,
     ) -> rusqlite::Result<Self> {
-        Ok(Self { rows: Writer::new(db)?, clock, post, reader, depth, failing: false })
+        let (rows, held) = (Writer::new(db)?, Vec::new());
+        Ok(Self { rows, clock, post, reader, depth, progress, failing: false, stale: false, held })
     }
 
     /// Until the queue is closed and empty.
     pub(super) fn run(mut self, errands: &Receiver<Errand>) {
         while let Some(batch) = self.gather(errands) {
-            let count = batch.jobs.len() + batch.asks.len();
             if !batch.jobs.is_empty() {
                 self.commit(batch.jobs);
             }
-            self.depth.writes.fetch_sub(count, Ordering::Relaxed);
+            if !batch.entries.is_empty() {
+                self.held.extend(batch.entries);
+                self.follow();
+            }
+            self.depth.writes.fetch_sub(batch.errands, Ordering::Relaxed);
             if self.rows.must_file() {
                 self.file();
             }
@@ -102,12 +126,13 @@ impl Committer {
             match first {
                 Ok(errand) => break batch.add(errand),
                 Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) if self.failing => self.probe(),
-                Err(RecvTimeoutError::Timeout) => self.file(),
+                Err(RecvTimeoutError::Timeout) if !self.failing => self.file(),
+                Err(RecvTimeoutError::Timeout) if self.held.is_empty() => self.probe(),
+                Err(RecvTimeoutError::Timeout) => self.follow(),
             }
         }
         let until_us = self.clock.now().monotonic_us + RECEIPTS_WAIT.as_micros() as u64;
-        while batch.jobs.len() < BATCH_MAX {
+        while batch.commands < BATCH_MAX {
             match errands.try_recv() {
                 Ok(errand) => batch.add(errand),
                 Err(TryRecvError::Disconnected) => break,
@@ -135,25 +160,87 @@ impl Committer {
     /// tried alone, so that only that one fails.
     fn commit(&mut self, jobs: Vec<Job>) {
         let began_us = self.clock.now().monotonic_us;
-        let (outcomes, failure) = match self.transaction(&jobs) {
+        // A change that the log does not know of: from here on this database follows none.
+        let leaves = self.progress.mark().is_some();
+        let committed = self.transaction(|rows| {
+            if leaves {
+                Mark::remove(&rows.db)?;
+            }
+            let mut outcomes = Vec::with_capacity(jobs.len());
+            for job in &jobs {
+                let (answer, changes) = rows.apply(job)?;
+                outcomes.push(Outcome { ticket: job.ticket, answer, changes, asked_us: job.asked_us, ours: true });
+            }
+            Ok(outcomes)
+        });
+        let (outcomes, failure) = match committed {
             Ok(outcomes) => (outcomes, None),
             Err(e) if is_environment(&e) || jobs.len() == 1 => {
                 let why = e.to_string();
-                (failed(jobs, &why), is_environment(&e).then_some(why))
+                (jobs.iter().map(|job| failed(job, &why)).collect(), is_environment(&e).then_some(why))
             }
             Err(_) => return jobs.into_iter().for_each(|job| self.commit(vec![job])),
         };
+        if leaves && failure.is_none() {
+            self.progress.set_mark(None);
+        }
         let took_us = self.clock.now().monotonic_us - began_us;
         self.tell_health(failure);
         self.post.post(Letter::Committed { outcomes, took_us });
     }
 
-    fn transaction(&mut self, jobs: &[Job]) -> rusqlite::Result<Vec<Outcome>> {
-        let applied = self.attempt(jobs);
-        if applied.is_err() {
+    /// What the log says, with the position in the same transaction. What the disk refuses is held and tried again: an
+    /// entry that was left out would make this node differ from the others.
+    fn follow(&mut self) {
+        let began_us = self.clock.now().monotonic_us;
+        let entries = std::mem::take(&mut self.held);
+        let tried = match self.transaction(|rows| apply_entries(rows, &entries, false)) {
+            // A command that cannot be carried out fails alone, and on every node.
+            Err(e) if !is_environment(&e) => self.transaction(|rows| apply_entries(rows, &entries, true)),
+            tried => tried,
+        };
+        match tried {
+            Ok(outcomes) => {
+                if let Some(last) = entries.last() {
+                    self.progress.set_mark(Some(last.mark));
+                }
+                let took_us = self.clock.now().monotonic_us - began_us;
+                self.tell_health(None);
+                self.post.post(Letter::Committed { outcomes, took_us });
+            }
+            Err(e) => {
+                self.held = entries;
+                self.refuse_held(&e.to_string());
+                self.tell_health(Some(e.to_string()));
+            }
+        }
+    }
+
+    /// Nobody has to wait for a disk that does not write; what was asked for is done later all the same.
+    fn refuse_held(&mut self, why: &str) {
+        let mut outcomes = Vec::new();
+        for entry in self.held.iter_mut().filter(|entry| entry.ours) {
+            entry.ours = false;
+            for job in &mut entry.jobs {
+                outcomes.push(failed(job, why));
+                job.ticket = None;
+            }
+        }
+        if !outcomes.is_empty() {
+            self.post.post(Letter::Answered(outcomes));
+        }
+    }
+
+    fn transaction<T>(&mut self, work: impl FnOnce(&mut Writer) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+        if self.stale {
+            self.rows.reload()?;
+            self.stale = false;
+        }
+        let done = self.attempt(work);
+        if done.is_err() {
             self.roll_back();
         }
-        applied
+        done
     }
 
     fn roll_back(&mut self) {
@@ -161,19 +248,14 @@ impl Committer {
         if !self.rows.db.is_autocommit() {
             let _ = self.rows.db.execute_batch("ROLLBACK");
         }
-        // Where even this cannot be read, the probe reads it once writing works again; ids only leave a gap.
-        let _ = self.rows.reload();
+        self.stale = self.rows.reload().is_err();
     }
 
-    fn attempt(&mut self, jobs: &[Job]) -> rusqlite::Result<Vec<Outcome>> {
+    fn attempt<T>(&mut self, work: impl FnOnce(&mut Writer) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         self.rows.db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        let mut outcomes = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            let (answer, changes) = self.rows.apply(job)?;
-            outcomes.push(Outcome { ticket: job.ticket, answer, changes, asked_us: job.asked_us });
-        }
+        let done = work(&mut self.rows)?;
         self.rows.db.prepare_cached("COMMIT")?.execute([])?;
-        Ok(outcomes)
+        Ok(done)
     }
 
     /// Tries a write that changes nothing that anybody sees.
@@ -186,6 +268,7 @@ impl Committer {
             let _ = self.rows.db.execute_batch("ROLLBACK");
         }
         if tried.is_ok() && self.rows.reload().is_ok() {
+            self.stale = false;
             self.tell_health(None);
         }
     }
@@ -193,20 +276,47 @@ impl Committer {
     fn tell_health(&mut self, failure: Option<String>) {
         if failure.is_some() || self.failing {
             self.failing = failure.is_some();
+            self.progress.set_failing(self.failing);
             self.post.post(Letter::Health(failure));
         }
     }
 }
 
-fn failed(jobs: Vec<Job>, why: &str) -> Vec<Outcome> {
-    jobs.into_iter()
-        .map(|job| Outcome {
-            ticket: job.ticket,
-            answer: Answer::Failed(why.to_owned()),
-            changes: Vec::new(),
-            asked_us: job.asked_us,
-        })
-        .collect()
+/// All entries in their order, then the position behind the last. `apart`: each command so that its failure undoes
+/// nothing but its own changes.
+fn apply_entries(rows: &mut Writer, entries: &[Entry], apart: bool) -> rusqlite::Result<Vec<Outcome>> {
+    let mut outcomes = Vec::with_capacity(entries.iter().map(|entry| entry.jobs.len()).sum());
+    for entry in entries {
+        for job in &entry.jobs {
+            let (answer, changes) = if apart { apply_apart(rows, job)? } else { rows.apply(job)? };
+            let (ticket, asked_us, ours) = (job.ticket, job.asked_us, entry.ours);
+            outcomes.push(Outcome { ticket, answer, changes, asked_us, ours });
+        }
+    }
+    if let Some(last) = entries.last() {
+        last.mark.write(&rows.db)?;
+    }
+    Ok(outcomes)
+}
+
+fn apply_apart(rows: &mut Writer, job: &Job) -> rusqlite::Result<(Answer, Vec<Change>)> {
+    rows.db.execute_batch("SAVEPOINT one")?;
+    let applied = match rows.apply(job) {
+        Err(e) if is_environment(&e) => return Err(e),
+        Err(e) => {
+            rows.db.execute_batch("ROLLBACK TO one")?;
+            rows.reload()?;
+            (Answer::Failed(e.to_string()), Vec::new())
+        }
+        Ok(applied) => applied,
+    };
+    rows.db.execute_batch("RELEASE one")?;
+    Ok(applied)
+}
+
+fn failed(job: &Job, why: &str) -> Outcome {
+    let answer = Answer::Failed(why.to_owned());
+    Outcome { ticket: job.ticket, answer, changes: Vec::new(), asked_us: job.asked_us, ours: true }
 }
 
 /// The disk or the file, not the statement: trying each command alone would not help.

@@ -1,5 +1,6 @@
 //! Owns what goes to the storage threads and what comes back. Never runs one. Enter at [`Job`] and [`Outcome`].
 
+use super::log::Entry;
 use crate::api::command::{Command, Query};
 use crate::api::frames::WhatWasRead;
 use crate::api::reply::Reply;
@@ -49,6 +50,8 @@ pub enum Errand {
     Write(Job),
     /// A question that must see everything asked before it: it passes through the committer first.
     ReadAfter(Ask),
+    /// What the log of several nodes says.
+    Follow(Entry),
 }
 
 /// A question on its way to the reader.
@@ -66,6 +69,8 @@ pub struct Outcome {
     /// What everybody else has to hear, whether or not the asker is still there.
     pub changes: Vec<Change>,
     pub asked_us: u64,
+    /// Whether it was asked for here; else another node was asked, or nobody waits any more.
+    pub ours: bool,
 }
 
 /// What the asker hears.

@@ -6,6 +6,7 @@ mod committer;
 pub mod file;
 pub mod import;
 pub mod job;
+pub mod log;
 mod queries;
 mod reader;
 mod schema;
@@ -14,6 +15,7 @@ use crate::clock::Clock;
 use crate::inbox::Postbox;
 use file::{DatabaseFile, OpenError};
 use job::{Ask, Census, Errand, Job};
+use log::{Entry, Mark, Progress};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -21,10 +23,31 @@ use std::thread::JoinHandle;
 
 /// The two threads and the queues to them.
 pub struct Storage {
-    writes: Sender<Errand>,
+    desk: Desk,
     reads: Sender<Ask>,
-    depth: Arc<Depth>,
+    progress: Arc<Progress>,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// Where errands are left; each thread that leaves some has its own.
+#[derive(Clone)]
+pub struct Desk {
+    writes: Sender<Errand>,
+    depth: Arc<Depth>,
+}
+
+impl Desk {
+    pub fn leave(&self, errand: Errand) {
+        self.depth.writes.fetch_add(1, Ordering::Relaxed);
+        if self.writes.send(errand).is_err() {
+            self.depth.writes.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The next entry of a log.
+    pub fn follow(&self, entry: Entry) {
+        self.leave(Errand::Follow(entry));
+    }
 }
 
 /// How much is waiting in each queue. Counted by the loop that fills them, counted down by the threads.
@@ -44,8 +67,17 @@ impl Storage {
         let (writes, errands) = channel();
         let (reads, asks) = channel();
         let depth = Arc::new(Depth::default());
-        let committer = committer::Committer::new(db, clock, post.clone(), reads.clone(), Arc::clone(&depth))
-            .map_err(|e| file::explain(&path, &e))?;
+        let progress = Arc::new(Progress::default());
+        progress.set_mark(Mark::of(&db).map_err(|e| file::explain(&path, &e))?);
+        let committer = committer::Committer::new(
+            db,
+            clock,
+            post.clone(),
+            reads.clone(),
+            Arc::clone(&depth),
+            Arc::clone(&progress),
+        )
+        .map_err(|e| file::explain(&path, &e))?;
         let threads = vec![
             spawn("committer", {
                 // The lock on the file lives as long as the thread that writes it.
@@ -59,41 +91,50 @@ impl Storage {
                 move || reader::run(snapshot, &asks, &post, &depth)
             })?,
         ];
-        Ok((Self { writes, reads, depth, threads }, census))
+        Ok((Self { desk: Desk { writes, depth }, reads, progress, threads }, census))
     }
 
     pub fn write(&self, job: Job) {
-        self.errand(Errand::Write(job));
+        self.desk.leave(Errand::Write(job));
     }
 
     /// A question that sees what was asked for before it.
     pub fn read_after_writes(&self, ask: Ask) {
-        self.errand(Errand::ReadAfter(ask));
+        self.desk.leave(Errand::ReadAfter(ask));
+    }
+
+    pub fn leave(&self, errand: Errand) {
+        self.desk.leave(errand);
     }
 
     pub fn read(&self, ask: Ask) {
-        self.depth.reads.fetch_add(1, Ordering::Relaxed);
+        self.desk.depth.reads.fetch_add(1, Ordering::Relaxed);
         if self.reads.send(ask).is_err() {
-            self.depth.reads.fetch_sub(1, Ordering::Relaxed);
+            self.desk.depth.reads.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    fn errand(&self, errand: Errand) {
-        self.depth.writes.fetch_add(1, Ordering::Relaxed);
-        if self.writes.send(errand).is_err() {
-            self.depth.writes.fetch_sub(1, Ordering::Relaxed);
-        }
+    /// A desk for another thread. Storage closes once every desk has gone.
+    #[must_use]
+    pub fn desk(&self) -> Desk {
+        self.desk.clone()
+    }
+
+    /// How far a log is applied.
+    #[must_use]
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
     }
 
     /// Jobs that wait for their commit, and questions that wait for their answer.
     #[must_use]
     pub fn depth(&self) -> (usize, usize) {
-        (self.depth.writes.load(Ordering::Relaxed), self.depth.reads.load(Ordering::Relaxed))
+        (self.desk.depth.writes.load(Ordering::Relaxed), self.desk.depth.reads.load(Ordering::Relaxed))
     }
 
     /// Commits what is queued and ends the threads.
     pub fn close(self) {
-        drop((self.writes, self.reads));
+        drop((self.desk, self.reads));
         for thread in self.threads {
             // A thread that panicked has said so; there is nothing to add at the end.
             let _ = thread.join();

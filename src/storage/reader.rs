@@ -14,7 +14,7 @@ pub(super) fn run(db: Connection, asks: &Receiver<Ask>, post: &Postbox, depth: &
     while let Ok(ask) = asks.recv() {
         let answer = queries::answer(&db, &ask.query).unwrap_or_else(|e| Answer::Failed(e.to_string()));
         depth.reads.fetch_sub(1, Ordering::Relaxed);
-        let outcome = Outcome { ticket: Some(ask.ticket), answer, changes: Vec::new(), asked_us: 0 };
+        let outcome = Outcome { ticket: Some(ask.ticket), answer, changes: Vec::new(), asked_us: 0, ours: true };
         post.post(Letter::Answered(vec![outcome]));
     }
 }

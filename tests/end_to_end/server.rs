@@ -33,19 +33,27 @@ pub(crate) struct Reply {
 
 impl Server {
     pub(crate) fn start() -> Self {
-        Self::start_with(&[])
+        Self::start_with::<&str>(&[])
     }
 
-    pub(crate) fn start_with(env: &[(&'static str, &str)]) -> Self {
-        let (mut server, log) = Self::start_unread(env);
+    pub(crate) fn start_with<V: ToString>(env: &[(&'static str, V)]) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), env)
+    }
+
+    /// On the database of that folder, if it has one.
+    pub(crate) fn start_in<V: ToString>(folder: tempfile::TempDir, env: &[(&'static str, V)]) -> Self {
+        let (mut server, log) = Self::start_unread_in(folder, env);
         server.log = keep(log);
         server
     }
 
     /// With its log, which nobody reads so far.
-    pub(crate) fn start_unread(env: &[(&'static str, &str)]) -> (Self, Log) {
-        let folder = tempfile::tempdir().unwrap();
-        let env: Vec<_> = env.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+    pub(crate) fn start_unread<V: ToString>(env: &[(&'static str, V)]) -> (Self, Log) {
+        Self::start_unread_in(tempfile::tempdir().unwrap(), env)
+    }
+
+    fn start_unread_in<V: ToString>(folder: tempfile::TempDir, env: &[(&'static str, V)]) -> (Self, Log) {
+        let env: Vec<_> = env.iter().map(|(name, value)| (*name, value.to_string())).collect();
         let Running { process, address, admin, log } = spawn(folder.path(), &env);
         (Self { folder, env, process, address, admin, log: std::thread::spawn(Vec::new) }, log)
     }
@@ -66,6 +74,27 @@ impl Server {
         self.signal("-TERM");
         self.wait();
         std::mem::replace(&mut self.log, std::thread::spawn(Vec::new)).join().unwrap()
+    }
+
+    /// Another command of the program, with this server's configuration.
+    pub(crate) fn command(&self, args: &[&str]) -> std::process::Output {
+        program(self.folder.path(), &self.env).args(args).output().unwrap()
+    }
+
+    /// The digest of all its rows.
+    pub(crate) fn digest(&self) -> String {
+        let said = String::from_utf8(self.command(&["check", "--digest"]).stdout).unwrap();
+        said.lines().find_map(|line| line.strip_prefix("digest: ")).unwrap().to_owned()
+    }
+
+    pub(crate) fn ready(&self) -> Reply {
+        self.try_call("GET", "/health/ready", None, None).unwrap()
+    }
+
+    /// Asks until it is ready, or until it is not and says so in these words.
+    pub(crate) fn until(&self, status: u16, words: &str) {
+        let said = |reply: &Reply| reply.status == status && reply.body.to_string().contains(words);
+        patiently(|| said(&self.ready()), || format!("not {status} {words:?} but {}", self.ready().body));
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -190,17 +219,8 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> (String, String) {
 
 /// Starts it on a port that the kernel chooses; its first log line tells which.
 fn spawn(folder: &Path, env: &[(&'static str, String)]) -> Running {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_habittod"));
-    if !env.iter().any(|(name, _)| *name == "HABITTOD_AUTH_PUBLIC_KEY_FILE") {
-        command.env("HABITTOD_AUTH_SECRET", SECRET);
-    }
-    let mut process = command
+    let mut process = program(folder, env)
         .arg("serve")
-        .current_dir(folder)
-        .env("HABITTOD_SERVER_LISTEN", "127.0.0.1:0")
-        .env("HABITTOD_SERVER_ADMIN_LISTEN", "127.0.0.1:0")
-        .env("HABITTOD_LIMITS_REQUESTS_PER_SECOND", "0")
-        .envs(env.iter().map(|(name, value)| (name, value)))
         .stdout(Stdio::piped())
         .stderr(std::fs::File::create(folder.join("stderr")).unwrap())
         .spawn()
@@ -218,6 +238,29 @@ fn spawn(folder: &Path, env: &[(&'static str, String)]) -> Running {
 /// Reads it to its end, whoever wants it: a full pipe would lose lines.
 fn keep(log: Log) -> JoinHandle<Vec<String>> {
     std::thread::spawn(move || log.lines().map_while(Result::ok).collect())
+}
+
+/// Asks again and again until it is so; what there is instead, if it never is.
+pub(crate) fn patiently(mut is_so: impl FnMut() -> bool, instead: impl Fn() -> String) {
+    let clock = Clock::start();
+    while !is_so() {
+        assert!(clock.now().monotonic_us < PATIENCE.as_micros() as u64, "{}", instead());
+    }
+}
+
+/// The program in that folder, with what tests configure.
+pub(crate) fn program(folder: &Path, env: &[(&'static str, String)]) -> Command {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_habittod"));
+    program
+        .current_dir(folder)
+        .env("HABITTOD_SERVER_LISTEN", "127.0.0.1:0")
+        .env("HABITTOD_SERVER_ADMIN_LISTEN", "127.0.0.1:0")
+        .env("HABITTOD_LIMITS_REQUESTS_PER_SECOND", "0")
+        .envs(env.iter().map(|(name, value)| (name, value)));
+    if !env.iter().any(|(name, _)| *name == "HABITTOD_AUTH_PUBLIC_KEY_FILE") {
+        program.env("HABITTOD_AUTH_SECRET", SECRET);
+    }
+    program
 }
 
 fn signer() -> (Signer, i64) {

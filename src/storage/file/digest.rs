@@ -36,8 +36,9 @@ pub fn digest_of(db: &Connection) -> rusqlite::Result<String> {
 fn table(db: &Connection, name: &str, sum: &mut Context) -> rusqlite::Result<()> {
     let mut key = db.prepare("SELECT name FROM pragma_table_info(?1) WHERE pk > 0 ORDER BY pk")?;
     let key: Vec<String> = key.query_map([name], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    // So is what a failing disk is tried with.
-    let shared = if name == "meta" { "WHERE key NOT IN ('probe', 'filed_notification', 'filed_match')" } else { "" };
+    // So is what a failing disk is tried with, and how far a node is in the log.
+    let own = "'probe', 'log', 'filed_notification', 'filed_match'";
+    let shared = if name == "meta" { format!("WHERE key NOT IN ({own})") } else { String::new() };
     let mut rows = db.prepare(&format!("SELECT * FROM {name} {shared} ORDER BY {}", key.join(", ")))?;
     let columns = rows.column_count();
     piece(sum, b'T', name.as_bytes());

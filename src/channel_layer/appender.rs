@@ -1,0 +1,276 @@
+//! Owns the thread that adds this node's commands to the log: what is queued rides in one entry. Never applies one, and
+//! never sends a command a second time unless that changes nothing. Enter at [`Appender::run`].
+
+use super::address::{Address, is_broken};
+use super::entry::Commands;
+use super::follower::Stand;
+use super::log::{Log, Trouble};
+use super::road::{Road, Room, Sent, Side, Waiting};
+use crate::api::command::Command;
+use crate::clock::Clock;
+use crate::storage::job::{Ask, Errand, Job};
+use crate::storage::log::{Progress, Tag};
+use redis::{Connection, cmd};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Entries under way, from here to their commit: one is committed while the next gathers commands.
+const ENTRIES_UNDER_WAY: usize = 3;
+/// How long receipts wait for an entry to ride on.
+const RECEIPTS_WAIT: Duration = Duration::from_millis(20);
+/// How often what waits is looked at, and a Redis that has gone is tried again.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// After so long a connection is tried before it is used.
+const IDLE_US: u64 = 1_000_000;
+/// Commands kept for when Redis is back, of those that may be sent again; the oldest go first.
+const PARKED_MAX: usize = 10_000;
+
+pub(super) struct Appender {
+    pub log: Log,
+    pub address: Address,
+    pub road: Arc<Road>,
+    pub progress: Arc<Progress>,
+    pub stand: Arc<Stand>,
+    pub run: Uuid,
+    pub clock: Clock,
+    pub link: Option<Connection>,
+    /// Which return of Redis the connection is from, and when it was last used.
+    pub link_of: u64,
+    pub used_us: u64,
+    pub number: u64,
+    pub parked: VecDeque<Command>,
+}
+
+/// What one entry is made of, and the questions behind it.
+#[derive(Default)]
+struct Batch {
+    jobs: Vec<Job>,
+    commands: Commands,
+    asks: Vec<Ask>,
+}
+
+impl Batch {
+    fn add(&mut self, errand: Errand) {
+        match errand {
+            Errand::Write(job) => {
+                self.commands.push(&job.command, job.idempotency.as_ref());
+                self.jobs.push(job);
+            }
+            Errand::ReadAfter(ask) => self.asks.push(ask),
+            // Only the log itself says what is in it.
+            Errand::Follow(_) => {}
+        }
+    }
+
+    fn can_wait(&self) -> bool {
+        self.asks.is_empty() && self.jobs.iter().all(|job| job.command.can_wait())
+    }
+}
+
+impl Appender {
+    /// Until the queue is closed and empty, and what was sent has come back.
+    pub(super) fn run(mut self, queue: &Receiver<Errand>) {
+        loop {
+            let idle = self.parked.is_empty() && self.link.is_some() && self.road.writes() && !self.road.is_waiting();
+            let first = if idle {
+                queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                queue.recv_timeout(LOOK_EVERY)
+            };
+            match first {
+                Ok(first) => self.carry(first, queue),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.road.expire(self.clock.now().monotonic_us);
+            self.look_after();
+        }
+        self.send_parked();
+        self.road.settle(self.address.timeout);
+        self.road.expire(u64::MAX);
+        self.road.stop();
+        if let (Some(link), Some(reader)) = (&mut self.link, self.stand.client()) {
+            // It waits for entries; without this it would find out a moment later.
+            let _ = cmd("CLIENT").arg("UNBLOCK").arg(reader).exec(link);
+        }
+    }
+
+    /// One entry, with all that is queued by the time there is room for it.
+    fn carry(&mut self, first: Errand, queue: &Receiver<Errand>) {
+        self.renew();
+        let room = match self.refusal() {
+            None => self.road.make_room(ENTRIES_UNDER_WAY, self.address.timeout),
+            Some(_) => None,
+        };
+        let mut batch = Batch::default();
+        batch.add(first);
+        let until_us = self.clock.now().monotonic_us + RECEIPTS_WAIT.as_micros() as u64;
+        while !batch.commands.is_full() {
+            match queue.try_recv() {
+                Ok(next) => batch.add(next),
+                Err(TryRecvError::Disconnected) => break,
+                Err(TryRecvError::Empty) if !batch.can_wait() => break,
+                Err(TryRecvError::Empty) => {
+                    let left = until_us.saturating_sub(self.clock.now().monotonic_us);
+                    match queue.recv_timeout(Duration::from_micros(left)) {
+                        Ok(next) => batch.add(next),
+                        Err(_) => break,
+                    }
+                }
+            }
+        }
+        if batch.jobs.is_empty() {
+            return batch.asks.into_iter().for_each(|ask| self.road.ask(ask));
+        }
+        match (self.refusal(), room) {
+            (None, Some(room)) => self.send(batch, room),
+            (Some(why), Some(room)) => self.refuse(batch.jobs, batch.asks, room, &why),
+            (why, None) => self.refuse_now(batch, &why.unwrap_or_else(|| "too much is under way".to_owned())),
+        }
+    }
+
+    /// A connection that may have ended while nobody looked is not found out about at somebody's cost.
+    fn renew(&mut self) {
+        let (returns, now_us) = (self.road.returns(), self.clock.now().monotonic_us);
+        let is_fresh = self.link_of == returns && now_us.saturating_sub(self.used_us) < IDLE_US;
+        if self.road.is_closed().is_some() || (is_fresh && self.link.is_some()) {
+            return;
+        }
+        let lives = self.link_of == returns && self.link.as_mut().is_some_and(|link| cmd("PING").exec(link).is_ok());
+        if !lives {
+            self.link = self.connect().ok();
+        }
+        (self.link_of, self.used_us) = (returns, now_us);
+    }
+
+    /// Why nothing can be appended, if so.
+    fn refusal(&self) -> Option<String> {
+        if self.progress.is_failing() {
+            return Some("this node's disk does not write".to_owned());
+        }
+        if self.link.is_none() {
+            return Some("Redis is not reachable".to_owned());
+        }
+        self.road.is_closed()
+    }
+
+    fn tag(&mut self) -> Tag {
+        self.number += 1;
+        Tag { run: self.run, number: self.number }
+    }
+
+    fn send(&mut self, batch: Batch, room: Room) {
+        let tag = self.tag();
+        let Batch { jobs, commands, asks } = batch;
+        let until_us = self.clock.now().monotonic_us + 2 * self.address.timeout.as_micros() as u64;
+        let waiting = jobs.iter().map(Waiting::from).collect();
+        self.road.sending(tag.number, Sent { waiting, asks, until_us, room });
+        let failure = self.append(tag, commands);
+        // What went wrong may have been done all the same, and be here already.
+        if let Some(why) = &failure
+            && let Some(sent) = self.road.take(tag.number)
+        {
+            self.refuse(jobs, sent.asks, sent.room, why);
+        }
+        self.road.set(Side::Writing, failure);
+    }
+
+    /// Adds an entry; gives back why it may not be there. A connection that broke is not used again.
+    fn append(&mut self, tag: Tag, commands: Commands) -> Option<String> {
+        let Some(link) = &mut self.link else { return Some("Redis is not reachable".to_owned()) };
+        match self.log.append(link, tag, &commands.finish()) {
+            Ok(Some(_)) => {
+                self.used_us = self.clock.now().monotonic_us;
+                None
+            }
+            Ok(None) => Some("the log is gone from Redis".to_owned()),
+            Err(e) => {
+                if is_broken(&e) {
+                    self.link = None;
+                }
+                Some(format!("Redis at {}: {e}", self.address.shown()))
+            }
+        }
+    }
+
+    /// Whoever waits hears so; receipts are kept for later.
+    fn refuse(&mut self, jobs: Vec<Job>, asks: Vec<Ask>, room: Room, why: &str) {
+        let waiting = jobs.iter().map(Waiting::from).collect();
+        jobs.into_iter().filter(|job| job.ticket.is_none()).for_each(|job| self.park(job.command));
+        self.road.give_up(Sent { waiting, asks, until_us: 0, room }, why);
+    }
+
+    fn refuse_now(&mut self, batch: Batch, why: &str) {
+        let waiting: Vec<Waiting> = batch.jobs.iter().map(Waiting::from).collect();
+        batch.jobs.into_iter().filter(|job| job.ticket.is_none()).for_each(|job| self.park(job.command));
+        self.road.refuse(waiting, batch.asks, why);
+    }
+
+    fn park(&mut self, command: Command) {
+        if command.can_be_repeated() {
+            if self.parked.len() >= PARKED_MAX {
+                self.parked.pop_front();
+            }
+            self.parked.push_back(command);
+        }
+    }
+
+    /// Sends what may be sent again, for nobody in particular.
+    fn send_parked(&mut self) {
+        while !self.parked.is_empty() && self.refusal().is_none() && self.road.writes() {
+            let (mut commands, mut count) = (Commands::default(), 0);
+            for command in &self.parked {
+                commands.push(command, None);
+                count += 1;
+                if commands.is_full() {
+                    break;
+                }
+            }
+            let tag = self.tag();
+            let failure = self.append(tag, commands);
+            if failure.is_none() {
+                self.parked.drain(..count);
+            }
+            self.road.set(Side::Writing, failure);
+        }
+    }
+
+    /// A Redis that has gone is tried again, what is parked is sent.
+    fn look_after(&mut self) {
+        if self.road.is_closed().is_some() {
+            return;
+        }
+        if self.link.is_none() {
+            match self.connect() {
+                Ok(link) => {
+                    self.link = Some(link);
+                    (self.link_of, self.used_us) = (self.road.returns(), self.clock.now().monotonic_us);
+                    self.road.set(Side::Writing, None);
+                }
+                Err(e) => self.road.set(Side::Writing, Some(format!("Redis at {}: {e}", self.address.shown()))),
+            }
+        } else if !self.road.writes() {
+            self.try_writing();
+        }
+        self.send_parked();
+    }
+
+    /// A connection to a Redis that still has what this node has applied.
+    fn connect(&self) -> Result<Connection, Trouble> {
+        let mut link = self.address.connect(Duration::ZERO)?;
+        if let Some(mark) = self.stand.mark() {
+            self.log.check(&mut link, Some(mark), self.run, || Err(String::new()))?;
+        }
+        Ok(link)
+    }
+
+    /// Redis said no last time (no memory left, read-only): an entry that says nothing tells whether it still does.
+    fn try_writing(&mut self) {
+        let tag = self.tag();
+        let failure = self.append(tag, Commands::default());
+        self.road.set(Side::Writing, failure);
+    }
+}

@@ -1,0 +1,174 @@
+//! Owns the thread that reads the log and feeds the committer from it, entry by entry, in the log's order. Never skips
+//! one: what it cannot read or understand ends the reading, and is told. Enter at [`Follower::run`].
+
+use super::address::Address;
+use super::entry::decode;
+use super::log::{Log, Raw, Trouble};
+use super::road::{CATCHING_UP, Road, Side};
+use crate::clock::Clock;
+use crate::storage::file;
+use crate::storage::log::{Entry, Mark, Position, Progress};
+use redis::{Connection, cmd};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Entries read at once; what one read gave is committed while the next is read.
+const ENTRIES_READ: usize = 256;
+/// How long a read waits for the first entry, and how often this node says how far it is.
+const WAIT: Duration = Duration::from_secs(1);
+const TRIM_EVERY_US: u64 = 10_000_000;
+/// Between two tries, where Redis is gone; and where somebody has to do something.
+const AGAIN: Duration = Duration::from_millis(250);
+const AGAIN_LATER: Duration = Duration::from_secs(2);
+
+/// How far this node has read, for the thread that appends.
+#[derive(Default)]
+pub(super) struct Stand(Mutex<(Option<Mark>, Option<i64>)>);
+
+impl Stand {
+    fn set(&self, mark: Option<Mark>, client: Option<i64>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (mark, client);
+    }
+
+    pub(super) fn mark(&self) -> Option<Mark> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Redis' number of the connection that waits for entries.
+    pub(super) fn client(&self) -> Option<i64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).1
+    }
+}
+
+/// How long entries are kept.
+#[derive(Clone, Copy)]
+pub(super) struct Keeping {
+    pub keep: Duration,
+    pub forget: Duration,
+}
+
+pub(super) struct Follower {
+    pub log: Log,
+    pub address: Address,
+    pub road: Arc<Road>,
+    pub progress: Arc<Progress>,
+    pub stand: Arc<Stand>,
+    pub keeping: Keeping,
+    pub path: PathBuf,
+    pub run: Uuid,
+    pub clock: Clock,
+    /// The last entry that was handed over.
+    pub at: Option<Mark>,
+    /// Whether the database knows that this run speaks for it.
+    pub joined: bool,
+}
+
+impl Follower {
+    /// The first look, before the server says that it listens: what can be told then ends it.
+    pub(super) fn first_look(&mut self) -> Result<(), Trouble> {
+        let mut redis = self.address.connect(WAIT)?;
+        self.join(&mut redis)
+    }
+
+    /// Until the road ends.
+    pub(super) fn run(mut self) {
+        while !self.road.is_stopping() {
+            let trouble = match self.session() {
+                Ok(()) => return,
+                Err(trouble) => trouble,
+            };
+            self.stand.set(self.at, None);
+            let (why, pause) = match trouble {
+                Trouble::Redis(e) => (format!("Redis at {}: {e}", self.address.shown()), AGAIN),
+                Trouble::Log(what) => (what, AGAIN_LATER),
+            };
+            self.road.set(Side::Reading, Some(why));
+            self.road.pause(pause);
+        }
+    }
+
+    /// One connection, from the check that this log is ours to whatever ends it.
+    fn session(&mut self) -> Result<(), Trouble> {
+        let mut redis = self.address.connect(WAIT)?;
+        self.join(&mut redis)?;
+        self.road.set(Side::Reading, Some(CATCHING_UP.to_owned()));
+        let client: i64 = cmd("CLIENT").arg("ID").query(&mut redis)?;
+        let goal = self.log.newest(&mut redis)?;
+        let (mut caught_up, mut paced) = (false, None);
+        let (mut report_us, mut trim_us) = (0, 0);
+        while !self.road.is_stopping() {
+            self.stand.set(self.at, Some(client));
+            let Some(at) = self.at else { return Ok(()) };
+            if !caught_up && at.position >= goal && self.progress.wait_for(at.position, WAIT) {
+                caught_up = true;
+                self.road.set(Side::Reading, None);
+            }
+            let wait_ms = if caught_up { WAIT.as_millis() as u64 } else { 0 };
+            let raws = self.log.read(&mut redis, at.position, ENTRIES_READ, wait_ms)?;
+            // Two reads are under way at most: the one before this must be committed.
+            if let Some(position) = paced.replace(at.position) {
+                self.committed(position);
+            }
+            for raw in raws {
+                self.hand_over(raw)?;
+            }
+            let now_us = self.clock.now().monotonic_us;
+            if now_us >= report_us {
+                report_us = now_us + WAIT.as_micros() as u64;
+                self.speak(&mut redis)?;
+            }
+            if now_us >= trim_us {
+                trim_us = now_us + TRIM_EVERY_US;
+                let (keep, forget) = (self.keeping.keep.as_millis(), self.keeping.forget.as_millis());
+                self.log.trim(&mut redis, keep as u64, forget as u64)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the committer, unless the road ends.
+    fn committed(&self, position: Position) {
+        while !self.progress.wait_for(position, WAIT) && !self.road.is_stopping() {}
+    }
+
+    /// Finds the place to go on from. A database that has none yet gets one.
+    fn join(&mut self, redis: &mut Connection) -> Result<(), Trouble> {
+        let path = &self.path;
+        let digest = || match file::digest(path) {
+            Ok(digest) => Ok(digest.unwrap_or_default()),
+            Err(e) => Err(e.to_string()),
+        };
+        let mark = self.log.check(redis, self.at, self.run, digest)?;
+        if !self.joined {
+            if let Some(before) = self.at {
+                self.log.retire(redis, before.node)?;
+            }
+            (self.at, self.joined) = (Some(mark), true);
+            self.road.arrived(None, Entry { mark, jobs: Vec::new(), ours: false, asks: Vec::new(), room: None });
+        }
+        Ok(())
+    }
+
+    fn hand_over(&mut self, raw: Raw) -> Result<(), Trouble> {
+        let Some(at) = self.at else { return Ok(()) };
+        let at_ms = i64::try_from(raw.position.ms).unwrap_or(i64::MAX);
+        let jobs = decode(&raw.version, &raw.commands, at_ms).map_err(|e| {
+            Trouble::Log(format!("entry {} of the log: {e}; run the habittod that wrote it", raw.position))
+        })?;
+        let mark = Mark { position: raw.position, tag: raw.tag, ..at };
+        let own = (raw.tag.run == self.run).then_some(raw.tag.number);
+        self.road.arrived(own, Entry { mark, jobs, ours: false, asks: Vec::new(), room: None });
+        self.at = Some(mark);
+        Ok(())
+    }
+
+    /// Says how far this node is, and looks whether the log is still the one it follows.
+    fn speak(&mut self, redis: &mut Connection) -> Result<(), Trouble> {
+        if let Some(mark) = self.progress.mark() {
+            self.log.report(redis, self.run, mark.position)?;
+        }
+        self.log.check(redis, self.at, self.run, || Err(String::new())).map(drop)
+    }
+}

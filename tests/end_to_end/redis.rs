@@ -1,0 +1,80 @@
+//! Owns a Redis of the test's own: its process, its socket file, its folder. Enter at [`Redis::start`].
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+
+pub(crate) struct Redis {
+    folder: tempfile::TempDir,
+    process: Child,
+}
+
+impl Redis {
+    pub(crate) fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let process = spawn(&folder);
+        Self { folder, process }
+    }
+
+    /// What a node is started with.
+    pub(crate) fn env(&self) -> [(&'static str, String); 2] {
+        [
+            ("CHANNEL_LAYER", "redis".to_owned()),
+            ("HABITTOD_CHANNEL_LAYER_REDIS_URL", format!("unix://{}", self.socket())),
+        ]
+    }
+
+    pub(crate) fn socket(&self) -> String {
+        self.folder.path().join("r.sock").display().to_string()
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.process.id().to_string()]).status().unwrap().success());
+    }
+
+    /// Ends, as its service would, after it has written what it holds.
+    pub(crate) fn stop(&mut self) {
+        self.signal("-TERM");
+        self.process.wait().unwrap();
+    }
+
+    pub(crate) fn restart(&mut self) {
+        self.process = spawn(&self.folder);
+    }
+
+    /// One command, its words apart; the reply's first line, or (of an array) all lines.
+    pub(crate) fn call(&self, words: &[&str]) -> String {
+        let mut stream = UnixStream::connect(self.socket()).unwrap();
+        let mut text = format!("*{}\r\n", words.len());
+        for word in words {
+            text += &format!("${}\r\n{word}\r\n", word.len());
+        }
+        // A second command marks where the first one's reply ends.
+        stream.write_all(format!("{text}*2\r\n$4\r\nECHO\r\n$10\r\nthat-is-it\r\n").as_bytes()).unwrap();
+        let lines = BufReader::new(stream).lines().map(Result::unwrap);
+        let mut got: Vec<String> = lines.take_while(|line| line != "that-is-it").collect();
+        got.pop();
+        got.join("\n")
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Up once it says so. Everything it confirms is on its disk.
+fn spawn(folder: &tempfile::TempDir) -> Child {
+    let mut process = Command::new("redis-server")
+        .args(["--port", "0", "--unixsocket", "r.sock", "--appendonly", "yes", "--save", ""])
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("eady to accept connections")));
+    std::thread::spawn(move || lines.for_each(drop));
+    process
+}
