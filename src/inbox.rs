@@ -26,6 +26,8 @@ pub enum Letter {
     Health(Option<String>),
     /// The log that several nodes follow cannot be written or read (why), or can be again.
     LogHealth(Option<String>),
+    /// Messages of Django's layer that were dropped.
+    DjangoRefused { cause: &'static str, count: u64 },
     /// SIGHUP, and the configuration was right: what to obey from now on.
     Reload { rules: Box<Rules>, level: Level },
     /// SIGHUP, and it was not: nothing changes.

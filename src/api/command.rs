@@ -4,7 +4,7 @@
 use super::page::PageRequest;
 use crate::auth::password;
 use crate::matching::{MatchId, Property, PropertyId, User, UserId};
-use crate::notification::{Channel, General, NotificationId};
+use crate::notification::{Channel, Content, General, NotificationId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -57,6 +57,17 @@ pub enum Command {
         to: Recipients,
         channel: Channel,
         general: General,
+    },
+    /// What Django told a user over its own channel layer: once, whoever of the nodes heard it.
+    Relay {
+        user: UserId,
+        channel: Channel,
+        uuid: Uuid,
+        content: Content,
+    },
+    /// Somebody whom the directory does not know has connected: what Django tells him concerns us.
+    Meet {
+        user: UserId,
     },
     PutUser {
         id: UserId,
@@ -159,7 +170,7 @@ impl Command {
     /// Whether doing it twice is the same as doing it once: it may be sent again where nobody knows whether it was done.
     #[must_use]
     pub fn can_be_repeated(&self) -> bool {
-        matches!(self, Self::MarkDelivered { .. })
+        matches!(self, Self::MarkDelivered { .. } | Self::Relay { .. } | Self::Meet { .. })
     }
 
     /// Receipts and housekeeping wait for the next commit (or make one after a little while); all else makes one now.

@@ -17,6 +17,11 @@ pub fn parse(bytes: &[u8]) -> Result<Value, serde_json::Error> {
     Ok(value)
 }
 
+/// The same of any format that serde reads.
+pub fn read<'de, D: Deserializer<'de>>(format: D) -> Result<Value, D::Error> {
+    Strict { levels: DEPTH_MAX }.deserialize(format)
+}
+
 struct Strict {
     levels: u32,
 }

@@ -74,6 +74,7 @@ pub fn message(content: &Content) -> String {
             let who = if tenant.username.is_empty() { "Alguien" } else { &tenant.username };
             format!("{who} indicó interés en tu propiedad (score {score:?}%).")
         }
+        Content::MatchAccepted { tenant_username, .. } if tenant_username.is_empty() => "Match aceptado.".to_owned(),
         Content::MatchAccepted { tenant_username, .. } => format!("Match aceptado con {tenant_username}."),
         Content::MatchAcceptedByOwner { home, .. } => {
             format!("Tu solicitud de match fue aceptada para la propiedad {}.", home.address)

@@ -28,20 +28,32 @@ const IDLE_US: u64 = 1_000_000;
 /// Commands kept for when Redis is back, of those that may be sent again; the oldest go first.
 const PARKED_MAX: usize = 10_000;
 
+/// What is handed to this thread.
+pub(super) enum Asked {
+    Errand(Errand),
+    /// What came over Django's layer: nobody waits for it, and it may be sent again. `room` goes once it is in the log.
+    Relayed {
+        commands: Vec<Command>,
+        room: Box<dyn Send>,
+    },
+}
+
 pub(super) struct Appender {
-    pub log: Log,
-    pub address: Address,
-    pub road: Arc<Road>,
-    pub progress: Arc<Progress>,
-    pub stand: Arc<Stand>,
-    pub run: Uuid,
-    pub clock: Clock,
-    pub link: Option<Connection>,
+    log: Log,
+    address: Address,
+    road: Arc<Road>,
+    progress: Arc<Progress>,
+    stand: Arc<Stand>,
+    run: Uuid,
+    clock: Clock,
+    link: Option<Connection>,
     /// Which return of Redis the connection is from, and when it was last used.
-    pub link_of: u64,
-    pub used_us: u64,
-    pub number: u64,
-    pub parked: VecDeque<Command>,
+    link_of: u64,
+    used_us: u64,
+    number: u64,
+    parked: VecDeque<Command>,
+    /// Rooms of what is parked.
+    rooms: Vec<Box<dyn Send>>,
 }
 
 /// What one entry is made of, and the questions behind it.
@@ -71,8 +83,22 @@ impl Batch {
 }
 
 impl Appender {
+    pub(super) fn new(
+        log: Log,
+        address: Address,
+        road: Arc<Road>,
+        progress: Arc<Progress>,
+        stand: Arc<Stand>,
+        run: Uuid,
+        clock: Clock,
+    ) -> Self {
+        let (parked, rooms) = (VecDeque::new(), Vec::new());
+        let (link, link_of, used_us, number) = (None, 0, 0, 0);
+        Self { log, address, road, progress, stand, run, clock, link, link_of, used_us, number, parked, rooms }
+    }
+
     /// Until the queue is closed and empty, and what was sent has come back.
-    pub(super) fn run(mut self, queue: &Receiver<Errand>) {
+    pub(super) fn run(mut self, queue: &Receiver<Asked>) {
         loop {
             let idle = self.parked.is_empty() && self.link.is_some() && self.road.writes() && !self.road.is_waiting();
             let first = if idle {
@@ -99,24 +125,24 @@ impl Appender {
     }
 
     /// One entry, with all that is queued by the time there is room for it.
-    fn carry(&mut self, first: Errand, queue: &Receiver<Errand>) {
+    fn carry(&mut self, first: Asked, queue: &Receiver<Asked>) {
         self.renew();
         let room = match self.refusal() {
             None => self.road.make_room(ENTRIES_UNDER_WAY, self.address.timeout),
             Some(_) => None,
         };
         let mut batch = Batch::default();
-        batch.add(first);
+        self.add(&mut batch, first);
         let until_us = self.clock.now().monotonic_us + RECEIPTS_WAIT.as_micros() as u64;
         while !batch.commands.is_full() {
             match queue.try_recv() {
-                Ok(next) => batch.add(next),
+                Ok(next) => self.add(&mut batch, next),
                 Err(TryRecvError::Disconnected) => break,
                 Err(TryRecvError::Empty) if !batch.can_wait() => break,
                 Err(TryRecvError::Empty) => {
                     let left = until_us.saturating_sub(self.clock.now().monotonic_us);
                     match queue.recv_timeout(Duration::from_micros(left)) {
-                        Ok(next) => batch.add(next),
+                        Ok(next) => self.add(&mut batch, next),
                         Err(_) => break,
                     }
                 }
@@ -129,6 +155,16 @@ impl Appender {
             (None, Some(room)) => self.send(batch, room),
             (Some(why), Some(room)) => self.refuse(batch.jobs, batch.asks, room, &why),
             (why, None) => self.refuse_now(batch, &why.unwrap_or_else(|| "too much is under way".to_owned())),
+        }
+    }
+
+    fn add(&mut self, batch: &mut Batch, asked: Asked) {
+        match asked {
+            Asked::Errand(errand) => batch.add(errand),
+            Asked::Relayed { commands, room } => {
+                commands.into_iter().for_each(|command| self.park(command));
+                self.rooms.push(room);
+            }
         }
     }
 
@@ -236,10 +272,17 @@ impl Appender {
             }
             self.road.set(Side::Writing, failure);
         }
+        if self.parked.is_empty() {
+            self.rooms.clear();
+        }
     }
 
     /// A Redis that has gone is tried again, what is parked is sent.
     fn look_after(&mut self) {
+        if self.road.is_closing() {
+            // Whoever waits for room has to end, too.
+            self.rooms.clear();
+        }
         if self.road.is_closed().is_some() {
             return;
         }

@@ -77,7 +77,7 @@ mod tests {
     use super::*;
     use crate::api::command::{Act, Recipients, Which};
     use crate::matching::{MatchId, Property, PropertyId, User, UserId};
-    use crate::notification::{Channel, General, NotificationId};
+    use crate::notification::{Channel, Content, General, Home, NotificationId};
     use serde_json::json;
     use uuid::Uuid;
 
@@ -105,6 +105,15 @@ mod tests {
                 general: general.clone(),
             },
             Command::Notify { to: Recipients::Many(vec![by, user]), channel: Channel::Property, general },
+            Command::Relay {
+                user,
+                channel: Channel::Tenant,
+                uuid: Uuid::from_u128(11),
+                content: Content::MatchRejectedByOwner {
+                    home: Home { id: PropertyId(1), kind: "\u{1f}x".to_owned(), address: String::new() },
+                },
+            },
+            Command::Meet { user },
             Command::PutUser {
                 id: user,
                 user: User { username: "ana".to_owned(), further: further.clone(), ..User::default() },

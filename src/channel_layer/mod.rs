@@ -3,6 +3,7 @@
 
 mod address;
 mod appender;
+mod django;
 mod entry;
 mod follower;
 mod log;
@@ -10,15 +11,16 @@ mod road;
 
 use crate::clock::Clock;
 use crate::config;
+use crate::hub::Seen;
 use crate::inbox::Postbox;
 use crate::storage::Storage;
 use crate::storage::job::Errand;
 use address::Address;
-use appender::Appender;
+use appender::{Appender, Asked};
+use django::{Django, Surroundings};
 use follower::{Follower, Keeping, Stand};
 use log::{Log, Trouble};
 use road::Road;
-use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -32,7 +34,9 @@ pub struct ChannelLayer {
 
 /// `CHANNEL_LAYER=redis`: the threads beside storage.
 struct Shared {
-    queue: Sender<Errand>,
+    queue: Sender<Asked>,
+    road: Arc<Road>,
+    django: Option<Django>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -56,10 +60,12 @@ impl ChannelLayer {
     }
 
     /// `CHANNEL_LAYER=redis`. Where Redis is not there (yet), what there is can be read meanwhile. `database`: the file
-    /// behind `storage`.
+    /// behind `storage`; `message_max`:
+    /// bytes of a message of Django's.
     pub fn shared(
         storage: Storage,
         database: &Path,
+        message_max: usize,
         settings: &config::ChannelLayer,
         post: &Postbox,
         clock: Clock,
@@ -87,24 +93,28 @@ impl ChannelLayer {
             storage.close();
             return Err(JoinError::Log(what));
         }
-        let appender = Appender {
-            log,
-            address,
-            road,
-            progress,
-            stand,
-            run,
-            clock,
-            link: None,
-            link_of: 0,
-            used_us: 0,
-            number: 0,
-            parked: VecDeque::new(),
-        };
         let (queue, asked) = channel();
+        let around = Surroundings {
+            address: address.clone(),
+            road: Arc::clone(&road),
+            queue: queue.clone(),
+            post: post.clone(),
+            clock,
+            database,
+            message_max,
+        };
+        let appender = Appender::new(log, address, Arc::clone(&road), progress, stand, run, clock);
         let threads =
             vec![spawn("log reader", move || follower.run())?, spawn("log writer", move || appender.run(&asked))?];
-        Ok(Self { storage, shared: Some(Shared { queue, threads }) })
+        let django = Django::start(settings, around)?;
+        Ok(Self { storage, shared: Some(Shared { queue, road, django, threads }) })
+    }
+
+    /// Who has come or gone.
+    pub fn saw(&self, news: impl Iterator<Item = Seen>) {
+        if let Some(django) = self.shared.as_ref().and_then(|shared| shared.django.as_ref()) {
+            news.for_each(|seen| django.saw(seen));
+        }
     }
 
     /// Hands over what one turn has gathered, in order.
@@ -113,7 +123,7 @@ impl ChannelLayer {
             None => errands.for_each(|errand| self.storage.leave(errand)),
             Some(shared) => errands.for_each(|errand| {
                 // The thread lives as long as this.
-                let _ = shared.queue.send(errand);
+                let _ = shared.queue.send(Asked::Errand(errand));
             }),
         }
     }
@@ -125,8 +135,13 @@ impl ChannelLayer {
 
     /// Commits what is queued and ends the threads.
     pub fn close(self) {
-        if let Some(Shared { queue, threads }) = self.shared {
+        if let Some(Shared { queue, road, django, threads }) = self.shared {
+            road.close();
+            if let Some(django) = django {
+                django.close();
+            }
             drop(queue);
+            drop(road);
             for thread in threads {
                 // A thread that panicked has said so; there is nothing to add at the end.
                 let _ = thread.join();

@@ -28,6 +28,10 @@ struct State {
     rooms: usize,
     /// How often the reading side has come back.
     returns: u64,
+    /// It was away, and is not back yet.
+    away: bool,
+    /// Nothing more is taken in; then, nothing more is read.
+    closing: bool,
     stopping: bool,
 }
 
@@ -76,8 +80,17 @@ impl Road {
     /// Closed until the reading side says otherwise.
     pub(super) fn new(post: Postbox, desk: Desk) -> Arc<Self> {
         let reading = Some(CATCHING_UP.to_owned());
-        let state =
-            State { reading, writing: None, told: None, sent: BTreeMap::new(), rooms: 0, returns: 0, stopping: false };
+        let state = State {
+            reading,
+            writing: None,
+            told: None,
+            sent: BTreeMap::new(),
+            rooms: 0,
+            returns: 0,
+            away: false,
+            closing: false,
+            stopping: false,
+        };
         let road = Self { state: Mutex::new(state), changed: Condvar::new(), post, desk };
         road.tell(&mut road.state());
         Arc::new(road)
@@ -93,7 +106,10 @@ impl Road {
         let mut state = self.state();
         match side {
             Side::Reading => {
-                state.returns += u64::from(state.reading.is_some() && why.is_none());
+                state.away |= why.as_ref().is_some_and(|why| why != CATCHING_UP);
+                if why.is_none() && std::mem::take(&mut state.away) {
+                    state.returns += 1;
+                }
                 state.reading = why;
             }
             Side::Writing => state.writing = why,
@@ -208,6 +224,15 @@ impl Road {
         asks.into_iter().for_each(|ask| self.desk.leave(Errand::ReadAfter(ask)));
     }
 
+    pub(super) fn close(&self) {
+        self.state().closing = true;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.state().closing
+    }
+
     pub(super) fn stop(&self) {
         self.state().stopping = true;
         self.changed.notify_all();
@@ -219,7 +244,7 @@ impl Road {
 
     /// A pause that a stop ends early.
     pub(super) fn pause(&self, at_most: Duration) {
-        let running = |state: &mut State| !state.stopping;
+        let running = |state: &mut State| !state.stopping && !state.closing;
         drop(self.changed.wait_timeout_while(self.state(), at_most, running));
     }
 

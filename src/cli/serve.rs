@@ -126,7 +126,10 @@ fn start(
 fn road(config: &Config, storage: Storage, post: &Postbox, clock: Clock) -> Result<ChannelLayer, JoinError> {
     match config.channel_layer.backend {
         Backend::InMemory => Ok(ChannelLayer::in_memory(storage)),
-        Backend::Redis => ChannelLayer::shared(storage, &config.storage.path, &config.channel_layer, post, clock),
+        Backend::Redis => {
+            let (path, message_max) = (&config.storage.path, config.limits.body);
+            ChannelLayer::shared(storage, path, message_max, &config.channel_layer, post, clock)
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! Owns what follows from outcomes: who is answered, which sockets hear what, how counts move. Never tells what was not
 //! committed first. Enter at [`Hub::committed`] and [`Hub::answered`].
 
-use super::Hub;
 use super::connection::{Phase, State};
 use super::event::{Event, Sent};
+use super::{Hub, Seen};
 use crate::api::frames::{self, Complaint, WhatWasRead};
 use crate::api::reply::Reply;
 use crate::clock::Now;
@@ -89,12 +89,16 @@ impl<S> Hub<S> {
             Change::Settled { user, channel, fewer } => self.users.settled(user, channel, fewer),
             Change::Standing { user, standing } => {
                 self.users.set_standing(user, standing);
+                if standing == Standing::Deleted {
+                    self.effects.seen.push(Seen::Deleted(user));
+                }
                 if standing != Standing::Active {
                     for ticket in self.tickets_of(user).collect::<Vec<_>>() {
                         self.close_socket(now, ticket, close::DEACTIVATED, "user inactive", "deactivated");
                     }
                 }
             }
+            Change::Known { user } => self.effects.seen.push(Seen::Stored(user)),
             Change::Forgotten { user } => self.users.forget(user),
             Change::Revoked { user } => self.effects.events.push(Event::Revoked { user }),
         }

@@ -100,6 +100,10 @@ pub enum Event {
         why: String,
     },
     LogWorks,
+    DjangoRefused {
+        cause: &'static str,
+        count: u64,
+    },
     Draining {
         open: usize,
     },

@@ -100,6 +100,18 @@ pub struct Effects {
     /// Live notifications queued in this turn, one a socket.
     pub sent: Vec<(Ticket, Sent)>,
     pub events: Vec<Event>,
+    /// Who has come or gone: for whoever listens to others on behalf of all users.
+    pub seen: Vec<Seen>,
+}
+
+/// What is news about a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// He has a row: in the directory, or as a visitor.
+    Stored(UserId),
+    /// His socket was opened; whether he has a row is not known here.
+    Connected(UserId),
+    Deleted(UserId),
 }
 
 struct Entry<S> {
@@ -504,6 +516,11 @@ impl<S> Hub<S> {
             _ => {}
         }
         self.log_failing = failure;
+    }
+
+    /// Messages of Django's layer that mean nothing here, or were not for us.
+    pub fn django_refused(&mut self, cause: &'static str, count: u64) {
+        self.effects.events.push(Event::DjangoRefused { cause, count });
     }
 
     fn submit(

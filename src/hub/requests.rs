@@ -3,7 +3,7 @@
 
 use super::connection::{Admitted, Feed, State, Waiting};
 use super::event::{Cause, Event, Limit};
-use super::{Asker, Hub, PIPELINE_BYTES, PasswordTask, idle_ms, ms, response, seconds};
+use super::{Asker, Hub, PIPELINE_BYTES, PasswordTask, Seen, idle_ms, ms, response, seconds};
 use crate::api::command::Command;
 use crate::api::reply::{Reply, Unauthorized};
 use crate::api::requests::{self, Asked};
@@ -545,6 +545,7 @@ impl<S> Hub<S> {
         self.flush_later(ticket);
         self.enter_index(ticket);
         self.effects.events.push(Event::Opened { user, channel, open: self.feeds, took_us });
+        self.effects.seen.push(Seen::Connected(user));
         self.begin_replay(now, ticket, since.as_deref());
     }
 }

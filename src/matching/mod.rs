@@ -66,7 +66,25 @@ impl Property {
 /// The title of a property on the wire, as the user's document has it.
 #[must_use]
 pub fn property_title(kind: &str, address: &str) -> String {
-    format!("{kind} en {address}")
+    kind.strip_prefix(TITLE_ITSELF).map_or_else(|| format!("{kind} en {address}"), str::to_owned)
+}
+
+/// Before a kind that is the whole title. No kind that anybody writes begins so: control characters are refused.
+const TITLE_ITSELF: char = '\u{1f}';
+
+/// The kind and the address behind a title that somebody else made; the address, where he told it too.
+#[must_use]
+pub fn behind_title(title: &str, address: Option<&str>) -> (String, String) {
+    let split = match address {
+        Some(address) => {
+            title.strip_suffix(address).and_then(|rest| rest.strip_suffix(" en ")).map(|kind| (kind, address))
+        }
+        None => title.split_once(" en "),
+    };
+    match split {
+        Some((kind, address)) if !kind.starts_with(TITLE_ITSELF) => (kind.to_owned(), address.to_owned()),
+        _ => (format!("{TITLE_ITSELF}{title}"), address.unwrap_or_default().to_owned()),
+    }
 }
 
 /// A tenant's interest in a property; unique by both.

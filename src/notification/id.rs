@@ -36,6 +36,13 @@ impl NotificationId {
     }
 }
 
+/// The id of somebody else's notification whose own id is no UUID, or is another recipient's already: a UUIDv5 of
+/// channel, user and that id.
+#[must_use]
+pub fn foreign_uuid(channel: Channel, user: UserId, id: &str) -> Uuid {
+    Uuid::new_v5(&Uuid::NAMESPACE_URL, format!("habittod:{}:{user}:{id}", channel.as_str()).as_bytes())
+}
+
 /// SplitMix64's finaliser: spreads neighbouring numbers apart. Not a secret.
 fn mix(n: u64) -> u64 {
     let n = n.wrapping_add(0x9E37_79B9_7F4A_7C15);

@@ -3,7 +3,7 @@
 
 mod id;
 
-pub use id::{NotificationId, parse_uuid};
+pub use id::{NotificationId, foreign_uuid, parse_uuid};
 
 use crate::matching::{PropertyId, UserId};
 use serde::{Deserialize, Serialize};
@@ -53,7 +53,7 @@ pub struct Notification {
 }
 
 /// What a notification says: what its frame is made of, as it was when it happened.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Content {
     PropertyLike { home: Home, tenant: Person, score: f64 },
     MatchAccepted { home: Home, owner: Contact, tenant_username: String },
@@ -63,7 +63,7 @@ pub enum Content {
 }
 
 /// The property, as notifications show it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Home {
     pub id: PropertyId,
     pub kind: String,
@@ -71,7 +71,7 @@ pub struct Home {
 }
 
 /// A user, as notifications show them; field names and order are the wire's.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Person {
     pub id: UserId,
     pub username: String,
@@ -82,7 +82,7 @@ pub struct Person {
     pub user_type: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Contact {
     pub email: String,
     pub phone: String,

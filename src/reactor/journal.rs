@@ -80,6 +80,7 @@ fn describe(event: &Event) -> (Level, &'static str) {
         Event::NotReloaded { .. } => (Level::Error, "reload_failed"),
         Event::LogFailing { .. } => (Level::Warn, "log_failing"),
         Event::LogWorks => (Level::Warn, "log_works"),
+        Event::DjangoRefused { .. } => (Level::Warn, "django_refused"),
         Event::Draining { .. } => (Level::Info, "draining"),
         Event::Stopped { .. } => (Level::Info, "stopped"),
     }
@@ -155,6 +156,10 @@ fn fields(event: &Event, now: Now, line: &mut Line<'_>) {
         }
         Event::StorageFailing { why } | Event::LogFailing { why } | Event::NotReloaded { why } => line.field("why", why),
         Event::StorageWorks | Event::LogWorks | Event::Reloaded => {}
+        Event::DjangoRefused { cause, count } => {
+            line.field("cause", cause);
+            line.field("count", count);
+        }
         Event::Draining { open } => line.field("open", open),
         Event::Stopped { seconds } => line.field("seconds", seconds),
     }

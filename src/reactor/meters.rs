@@ -282,6 +282,7 @@ impl Meters {
             | Event::StorageWorks
             | Event::LogFailing { .. }
             | Event::LogWorks
+            | Event::DjangoRefused { .. }
             | Event::Draining { .. }
             | Event::Reloaded
             | Event::NotReloaded { .. }

@@ -290,6 +290,7 @@ impl Reactor {
                 Letter::Checked { ticket, found, cost } => self.hub.checked(now, ticket, found, cost),
                 Letter::Health(failure) => self.hub.health(failure),
                 Letter::LogHealth(failure) => self.hub.log_health(failure),
+                Letter::DjangoRefused { cause, count } => self.hub.django_refused(cause, count),
                 Letter::Reload { rules, level } => {
                     self.hub.obey(*rules);
                     self.journal.obey(level);
@@ -324,6 +325,7 @@ impl Reactor {
             for ask in self.hub.effects.reads.drain(..) {
                 layer.storage().read(ask);
             }
+            layer.saw(self.hub.effects.seen.drain(..));
         }
     }
 

@@ -132,6 +132,8 @@ impl Writer {
             Command::Notify { to: Recipients::Many(users), channel, general } => {
                 self.notify_many(users, *channel, general)
             }
+            Command::Relay { user, channel, uuid, content } => self.relay(*user, *channel, *uuid, content),
+            Command::Meet { user } => self.meet(*user),
             Command::PutUser { id, user, is_active, password } => {
                 self.put_user(*id, user, *is_active, password.as_deref())
             }

@@ -150,6 +150,10 @@ pub enum Change {
         user: UserId,
         standing: Standing,
     },
+    /// He is in the directory now, or has been seen for the first time.
+    Known {
+        user: UserId,
+    },
     /// His rows are gone.
     Forgotten {
         user: UserId,

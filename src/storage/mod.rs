@@ -142,6 +142,12 @@ impl Storage {
     }
 }
 
+/// Everybody whom a database knows, read beside its writer.
+pub fn known_users(path: &std::path::Path) -> Result<Vec<crate::matching::UserId>, OpenError> {
+    let db = file::connect_to_read(path)?;
+    queries::known_users(&db).map_err(|e| file::explain(path, &e))
+}
+
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
     std::thread::Builder::new()
         .name(name.to_owned())

@@ -100,6 +100,13 @@ fn oldest_waiting(db: &Connection, from: NotificationId) -> rusqlite::Result<(Op
     Ok((found, upto))
 }
 
+/// Everybody whom the directory knows, or who has ever connected.
+pub(super) fn known_users(db: &Connection) -> rusqlite::Result<Vec<UserId>> {
+    let mut known = db.prepare("SELECT id FROM user WHERE standing <> 2 UNION SELECT id FROM visitor")?;
+    let rows = known.query_map([], |row| Ok(UserId(row.get(0)?)))?;
+    rows.collect()
+}
+
 /// A page of rows: counted, cut, wrapped.
 fn paged<T: Serialize>(count: u64, page: &PageRequest, message: &str, results: Vec<T>, count_on_top: bool) -> Reply {
     match page.wrap(count, results) {

@@ -5,6 +5,7 @@
 
 mod delivery;
 mod device;
+mod django;
 mod exposition;
 mod http;
 mod logs;

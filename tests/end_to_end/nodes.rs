@@ -6,12 +6,13 @@ use crate::server::{Server, patiently, program, service, user};
 use serde_json::{Value, json};
 
 /// Waits until all hold the same rows.
-fn agree(nodes: &[&Server]) {
+pub(crate) fn agree(nodes: &[&Server]) {
     let digests = || nodes.iter().map(|node| node.digest()).collect::<Vec<String>>();
     patiently(|| digests().windows(2).all(|pair| pair[0] == pair[1]), || format!("{:?}", digests()));
 }
 
 #[test]
+#[ignore = "needs redis-server: tests/all has it"]
 fn a_frame_reaches_a_users_sockets_on_every_node_once() {
     let redis = Redis::start();
     let (a, b) = (Server::start_with(&redis.env()), Server::start_with(&redis.env()));
@@ -37,6 +38,7 @@ fn a_frame_reaches_a_users_sockets_on_every_node_once() {
 }
 
 #[test]
+#[ignore = "needs redis-server: tests/all has it"]
 fn an_acknowledgement_on_one_node_stops_the_replay_on_all() {
     let redis = Redis::start();
     let (a, b) = (Server::start_with(&redis.env()), Server::start_with(&redis.env()));
@@ -50,6 +52,7 @@ fn an_acknowledgement_on_one_node_stops_the_replay_on_all() {
 }
 
 #[test]
+#[ignore = "needs redis-server: tests/all has it"]
 fn the_same_key_gives_the_same_answer_on_every_node() {
     let redis = Redis::start();
     let (a, b) = (Server::start_with(&redis.env()), Server::start_with(&redis.env()));
@@ -69,6 +72,7 @@ fn the_same_key_gives_the_same_answer_on_every_node() {
 }
 
 #[test]
+#[ignore = "needs redis-server: tests/all has it"]
 fn a_node_that_was_away_catches_up_before_it_is_ready() {
     let redis = Redis::start();
     let (a, mut b) = (Server::start_with(&redis.env()), Server::start_with(&redis.env()));
@@ -83,6 +87,7 @@ fn a_node_that_was_away_catches_up_before_it_is_ready() {
 }
 
 #[test]
+#[ignore = "needs redis-server: tests/all has it"]
 fn without_redis_writes_wait_for_it_and_nothing_else_does() {
     let mut redis = Redis::start();
     let a = Server::start_with(&redis.env());
@@ -115,6 +120,7 @@ fn without_redis_writes_wait_for_it_and_nothing_else_does() {
 }
 
 #[test]
+#[ignore = "needs redis-server: tests/all has it"]
 fn a_database_that_does_not_fit_the_log_says_what_to_do() {
     let redis = Redis::start();
     let mut a = Server::start_with(&redis.env());

@@ -66,12 +66,30 @@ impl Writer {
                 json(&user.further)
             ])?;
         self.deleted.remove(&id);
+        if is_new {
+            self.changes.push(Change::Known { user: id });
+        }
         let standing = if is_active { Standing::Active } else { Standing::Inactive };
         if before.unwrap_or(0) != i64::from(!is_active) {
             self.changes.push(Change::Standing { user: id, standing });
         }
         let row = views::user(id, user, is_active);
         Ok(Answer::Reply(if is_new { Reply::created(row) } else { Reply::ok(UPDATED, row) }))
+    }
+
+    /// Remembers somebody whom only his token told.
+    pub(super) fn meet(&mut self, id: UserId) -> Applied {
+        let met = self
+            .db
+            .prepare_cached(
+                "INSERT INTO visitor SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM user WHERE id = ?1)
+                 AND NOT EXISTS (SELECT 1 FROM visitor WHERE id = ?1)",
+            )?
+            .execute([id.0])?;
+        if met > 0 {
+            self.changes.push(Change::Known { user: id });
+        }
+        Ok(Answer::Nothing)
     }
 
     /// The row stays as a gravestone: his tokens are still good, he is not.
@@ -94,6 +112,7 @@ impl Writer {
             self.db.prepare_cached(forget)?.execute([id.0])?;
         }
         self.revoke_all(id)?;
+        self.db.prepare_cached("DELETE FROM visitor WHERE id = ?1")?.execute([id.0])?;
         self.deleted.insert(id);
         self.changes.push(Change::Forgotten { user: id });
         self.changes.push(Change::Standing { user: id, standing: Standing::Deleted });

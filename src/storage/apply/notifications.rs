@@ -7,7 +7,7 @@ use crate::api::frames::WhatWasRead;
 use crate::api::reply::{CREATED, Reply};
 use crate::api::views::NotificationView;
 use crate::matching::UserId;
-use crate::notification::{Channel, Content, General, Home, Notification, NotificationId, Person};
+use crate::notification::{Channel, Content, General, Home, Notification, NotificationId, Person, foreign_uuid};
 use crate::storage::job::{Answer, Change, Fewer};
 use crate::storage::schema::{self, sql, sql_part};
 use rusqlite::{OptionalExtension, Row, params};
@@ -105,6 +105,31 @@ impl Writer {
         self.insert_row(user, channel, Content::General(general), Some(row), uuid)?;
         let Some(Change::Created(made)) = self.changes.last() else { return Ok(Answer::Nothing) };
         Ok(Answer::Reply(Reply::created(NotificationView::new(made))))
+    }
+
+    /// Somebody else's notification: there once, under its own id. One id for two recipients makes two of it.
+    pub(super) fn relay(&mut self, user: UserId, channel: Channel, uuid: Uuid, content: &Content) -> Applied {
+        let mut uuid = uuid;
+        if let Some((other, known)) = self.by_uuid(&uuid)? {
+            if (other, known.channel) == (user, channel) {
+                return Ok(Answer::Nothing);
+            }
+            uuid = foreign_uuid(channel, user, &uuid.to_string());
+            if self.by_uuid(&uuid)?.is_some() {
+                return Ok(Answer::Nothing);
+            }
+        }
+        if self.deleted.contains(&user) {
+            return Ok(Answer::Nothing);
+        }
+        match content {
+            Content::General(general) => {
+                let (row, general) = self.share(general, 1)?;
+                self.insert_row(user, channel, Content::General(general), Some(row), Some(uuid))?;
+            }
+            other => self.insert_row(user, channel, other.clone(), None, Some(uuid))?,
+        }
+        Ok(Answer::Nothing)
     }
 
     pub(super) fn notify_many(&mut self, users: &[UserId], channel: Channel, general: &General) -> Applied {

@@ -520,7 +520,7 @@ fn follow(counts: &mut Counts, changes: Vec<Change>) {
             }
             Change::Settled { user, channel, fewer } => settle(counts, user, channel, fewer),
             Change::Forgotten { user } => counts.retain(|(of, _), _| *of != user),
-            Change::Standing { .. } | Change::Revoked { .. } => {}
+            Change::Standing { .. } | Change::Revoked { .. } | Change::Known { .. } => {}
         }
     }
     counts.retain(|_, inbox| *inbox != (0, 0));
