@@ -2,7 +2,7 @@
 
 use crate::server::{PATIENCE, Server};
 use serde_json::{Value, json};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use tungstenite::protocol::CloseFrame;
 use tungstenite::{Error, Message, WebSocket};
 
@@ -21,6 +21,20 @@ impl Device {
             Err(tungstenite::HandshakeError::Failure(Error::Http(response))) => Err(response.status().as_u16()),
             Err(e) => panic!("{e}"),
         }
+    }
+
+    /// `None` where nobody listens, or not for us.
+    pub(crate) fn try_connect(address: SocketAddr, channel: &str, user: i64) -> Option<Self> {
+        let stream = TcpStream::connect(address).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let token = crate::server::user(user);
+        let url = format!("ws://{address}/ws/{channel}-notifications/{user}/?token={token}");
+        tungstenite::client(url, stream).ok().map(|(socket, _)| Self { socket })
+    }
+
+    /// Another handle of its stream, to end it from elsewhere.
+    pub(crate) fn stream(&self) -> TcpStream {
+        self.socket.get_ref().try_clone().unwrap()
     }
 
     /// The next message, or the code with which the server closed.

@@ -133,22 +133,11 @@ impl Server {
         token: Option<&str>,
         body: Option<&Value>,
     ) -> Option<Reply> {
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n");
-        if let Some(token) = token {
-            head += &format!("Authorization: Bearer {token}\r\n");
-        }
-        let body = body.map(ToString::to_string).unwrap_or_default();
-        if !body.is_empty() {
-            head += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
-        }
-        self.raw(format!("{head}\r\n{body}").as_bytes())
+        try_call(self.address, method, path, token, body)
     }
 
     pub(crate) fn raw(&self, bytes: &[u8]) -> Option<Reply> {
-        let text = exchange(self.address, bytes)?;
-        let (head, body) = text.split_once("\r\n\r\n")?;
-        let status = head.split(' ').nth(1)?.parse().ok()?;
-        Some(Reply { status, head: head.to_owned(), body: serde_json::from_str(body).unwrap_or(Value::Null) })
+        raw(self.address, bytes)
     }
 
     pub(crate) fn call(&self, method: &str, path: &str, token: &str, body: Value) -> Reply {
@@ -186,6 +175,32 @@ impl Drop for Server {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// The same of whoever listens there.
+pub(crate) fn try_call(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    token: Option<&str>,
+    body: Option<&Value>,
+) -> Option<Reply> {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n");
+    if let Some(token) = token {
+        head += &format!("Authorization: Bearer {token}\r\n");
+    }
+    let body = body.map(ToString::to_string).unwrap_or_default();
+    if !body.is_empty() {
+        head += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+    }
+    raw(address, format!("{head}\r\n{body}").as_bytes())
+}
+
+fn raw(address: SocketAddr, bytes: &[u8]) -> Option<Reply> {
+    let text = exchange(address, bytes)?;
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some(Reply { status, head: head.to_owned(), body: serde_json::from_str(body).unwrap_or(Value::Null) })
 }
 
 pub(crate) type Log = BufReader<ChildStdout>;
