@@ -1,8 +1,18 @@
 //! Owns how Redis is found and connected to. Never sends a command but those of the greeting. Enter at [`Address`].
 
 use crate::config::RedisAddress;
-use redis::{Client, Connection, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisError, RedisResult};
+use redis::{
+    Client, Connection, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisError, RedisResult, cmd, pipe,
+};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
+
+/// A connection as `mio` waits for it.
+pub(super) trait Bare: Read + Write + mio::event::Source + Send {}
+
+impl<T: Read + Write + mio::event::Source + Send> Bare for T {}
 
 /// Where Redis is, and how long an answer of it may take.
 #[derive(Clone)]
@@ -26,6 +36,60 @@ impl Address {
         connection.set_read_timeout(Some(self.timeout + waits))?;
         connection.set_write_timeout(Some(self.timeout))?;
         Ok(connection)
+    }
+
+    /// A connection that does not block, for commands whose answers come at some time; none over TLS.
+    pub(super) fn bare(&self) -> io::Result<Option<Box<dyn Bare>>> {
+        match self.info.addr() {
+            ConnectionAddr::Tcp(host, port) => {
+                let mut failure = io::Error::from(ErrorKind::NotFound);
+                for address in (host.as_str(), *port).to_socket_addrs()? {
+                    match TcpStream::connect_timeout(&address, self.timeout) {
+                        Ok(mut stream) => {
+                            stream.set_read_timeout(Some(self.timeout))?;
+                            self.greet(&mut stream)?;
+                            stream.set_nonblocking(true)?;
+                            return Ok(Some(Box::new(mio::net::TcpStream::from_std(stream))));
+                        }
+                        Err(e) => failure = e,
+                    }
+                }
+                Err(failure)
+            }
+            ConnectionAddr::Unix(path) => {
+                let mut stream = UnixStream::connect(path)?;
+                stream.set_read_timeout(Some(self.timeout))?;
+                self.greet(&mut stream)?;
+                stream.set_nonblocking(true)?;
+                Ok(Some(Box::new(mio::net::UnixStream::from_std(stream))))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Who we are, and which database; both must be fine.
+    fn greet(&self, stream: &mut (impl Read + Write)) -> io::Result<()> {
+        let about = self.info.redis_settings();
+        let mut greeting = pipe();
+        match (about.username(), about.password()) {
+            (Some(user), Some(password)) => greeting.add_command(cmd("AUTH").arg(user).arg(password).to_owned()),
+            (None, Some(password)) => greeting.add_command(cmd("AUTH").arg(password).to_owned()),
+            (_, None) => &mut greeting,
+        };
+        greeting.add_command(cmd("SELECT").arg(about.db()).to_owned());
+        stream.write_all(&greeting.get_packed_pipeline())?;
+        for _ in 0..greeting.len() {
+            let mut reply = Vec::new();
+            while !reply.ends_with(b"\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte)?;
+                reply.extend(byte);
+            }
+            if reply != b"+OK\r\n" {
+                return Err(ErrorKind::PermissionDenied.into());
+            }
+        }
+        Ok(())
     }
 
     /// For operators: without user or password.

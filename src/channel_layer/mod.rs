@@ -21,11 +21,22 @@ use django::{Django, Surroundings};
 use follower::{Follower, Keeping, Stand};
 use log::{Log, Trouble};
 use road::Road;
+use rustix::process::{Resource, getrlimit};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use uuid::Uuid;
+
+/// Descriptors that listening to Django's core layer takes: what is configured, but no more than a quarter of all.
+#[must_use]
+pub fn django_descriptors(settings: &config::ChannelLayer) -> usize {
+    if settings.django != config::Django::Core {
+        return 0;
+    }
+    let allowed = getrlimit(Resource::Nofile).maximum.and_then(|limit| usize::try_from(limit).ok());
+    (settings.django_waiters as usize).min(allowed.unwrap_or(usize::MAX) / 4).max(1)
+}
 
 pub struct ChannelLayer {
     storage: Storage,

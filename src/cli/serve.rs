@@ -4,7 +4,7 @@
 use super::{Exit, complain, load, mistaken};
 use crate::api::routes::Door;
 use crate::auth::Verifier;
-use crate::channel_layer::{ChannelLayer, JoinError};
+use crate::channel_layer::{self, ChannelLayer, JoinError};
 use crate::clock::Clock;
 use crate::config::{Backend, Config, Key, Level, Mistakes, NO_KEY};
 use crate::hub::Rules;
@@ -148,11 +148,11 @@ pub(super) fn exit_of(e: &OpenError) -> Exit {
 
 /// Raises the soft descriptor limit to the hard one; how many connections that leaves room for.
 fn connections(config: &Config) -> usize {
+    let reserved = RESERVED_DESCRIPTORS + channel_layer::django_descriptors(&config.channel_layer);
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let allowed = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
-    let room =
-        allowed.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX)).saturating_sub(RESERVED_DESCRIPTORS);
+    let room = allowed.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX)).saturating_sub(reserved);
     config.limits.connections.map_or(room, |most| room.min(most as usize))
 }
 

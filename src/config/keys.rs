@@ -68,6 +68,7 @@ keys! {
     channel_layer.django = word(Django::ALL, Django::as_str);
     channel_layer.django_prefix = text(units::redis_key);
     channel_layer.django_keys = encryption_keys;
+    channel_layer.django_waiters = number(1, 10_000);
     limits.connections = count_or_none;
     limits.connections_per_user = count;
     limits.connections_per_ip = count;
@@ -127,6 +128,7 @@ pub(super) struct ChannelLayerDraft {
     pub(super) django: Django,
     pub(super) django_prefix: String,
     pub(super) django_keys: EncryptionKeys,
+    pub(super) django_waiters: u32,
 }
 
 impl ChannelLayerDraft {
@@ -142,6 +144,7 @@ impl ChannelLayerDraft {
             django: self.django,
             django_prefix: self.django_prefix,
             django_keys: self.django_keys,
+            django_waiters: self.django_waiters,
         }
     }
 }
@@ -173,6 +176,7 @@ impl Default for Draft {
                 django: channel_layer.django,
                 django_prefix: channel_layer.django_prefix,
                 django_keys: channel_layer.django_keys,
+                django_waiters: channel_layer.django_waiters,
             },
             limits,
             log,

@@ -154,6 +154,8 @@ pub struct ChannelLayer {
     pub django_prefix: String,
     /// The layer's `symmetric_encryption_keys`.
     pub django_keys: EncryptionKeys,
+    /// Connections that wait for Django's messages in [`Django::Core`]: so many sent in one go arrive, and 100 more.
+    pub django_waiters: u32,
 }
 
 impl Default for ChannelLayer {
@@ -168,6 +170,7 @@ impl Default for ChannelLayer {
             django: Django::default(),
             django_prefix: "asgi".to_owned(),
             django_keys: EncryptionKeys::default(),
+            django_waiters: 900,
         }
     }
 }

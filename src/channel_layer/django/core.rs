@@ -1,19 +1,20 @@
 //! Owns the listening in `channels_redis.core`: our keys, emptied faster than Django fills them. Never joins a group
 //! (`members` does). Enter at [`run`].
 //!
-//! Django drops what does not fit beside 100 others in a key. So the next looks are always with Redis already, behind the
-//! one that waits: Redis empties the keys by itself, even while this process has no processor.
+//! Django drops what does not fit beside 100 others in a key, and Redis may carry out hundreds of its sends in one go. So
+//! hundreds of connections wait for a message: Redis hands each of them one at the very moment it comes, before it looks
+//! at the next send, and looks again for each by itself, even while this process has no processor. What they got is put
+//! into Django's own order, its time of sending.
 
+use super::waiters::Waiters;
 use super::{AGAIN, Common, Heard, LOOK_EVERY, message};
 use crate::matching::UserId;
-use redis::{Connection, FromRedisValue, RedisError, RedisResult, Value, cmd, pipe};
+use redis::{Connection, FromRedisValue, RedisResult, cmd, pipe};
 use std::path::Path;
 use uuid::Uuid;
 
 /// Keys of a node; its users are spread over them, and so are bursts.
-const KEYS: usize = 8;
-/// Looks that lie with Redis: each waits for a message, then empties all keys.
-const LOOKS: usize = 8;
+const KEYS: usize = 4;
 /// Messages taken from a key at once: Django lets no more lie there.
 const AT_ONCE: usize = 1_000;
 /// Random bytes before each message.
@@ -54,9 +55,12 @@ impl Keyring {
     }
 }
 
-/// Until the road ends.
+/// A message, and when Django sent it.
+pub(super) type Message = (f64, Vec<u8>);
+
+/// Until the server ends.
 pub(super) fn run(common: &Common, keyring: &Keyring) {
-    while !common.road.is_closing() {
+    while !common.is_over() {
         if listen(common, keyring).is_err() {
             common.road.pause(AGAIN);
         }
@@ -65,50 +69,58 @@ pub(super) fn run(common: &Common, keyring: &Keyring) {
 
 fn listen(common: &Common, keyring: &Keyring) -> RedisResult<()> {
     let mut link = common.address.connect(LOOK_EVERY)?;
-    let client: i64 = cmd("CLIENT").arg("ID").query(&mut link)?;
-    let look = look(keyring);
-    for _ in 0..LOOKS {
-        link.send_packed_command(&look)?;
-    }
-    while !common.road.is_closing() {
-        take(common, keyring, &mut link)?;
-        link.send_packed_command(&look)?;
-    }
-    // Of those that still lie there, none has to wait any more.
-    let mut other = common.address.connect(LOOK_EVERY)?;
-    for _ in 0..LOOKS {
-        cmd("CLIENT").arg("UNBLOCK").arg(client).exec(&mut other)?;
-        take(common, keyring, &mut link)?;
-    }
-    Ok(())
-}
-
-/// Waits for a message in any key, then empties all of them.
-fn look(keyring: &Keyring) -> Vec<u8> {
-    let mut look = pipe();
-    look.add_command(cmd("BZPOPMIN").arg(&keyring.keys).arg(LOOK_EVERY.as_secs()).to_owned());
-    for key in &keyring.keys {
-        look.add_command(cmd("ZPOPMIN").arg(key).arg(AT_ONCE).to_owned());
-    }
-    look.get_packed_pipeline()
-}
-
-/// What one look found.
-fn take(common: &Common, keyring: &Keyring, link: &mut Connection) -> RedisResult<()> {
-    let mut heard = Heard::default();
-    for answer in 0..=KEYS {
-        let found = match link.recv_response()? {
-            Value::ServerError(e) => return Err(RedisError::from(e)),
-            Value::Array(found) => found,
-            _ => continue,
-        };
-        // The one that waited says in which key it was.
-        let skip = usize::from(answer == 0);
-        for pair in found.get(skip..).unwrap_or_default().chunks(2) {
-            let Some(message) = pair.first() else { continue };
-            let message: Vec<u8> = FromRedisValue::from_redis_value(message.clone())?;
-            hear(common, keyring, message.get(RANDOM..).unwrap_or_default(), &mut heard);
+    let mut waiters = Waiters::connect(&common.address, common.waiters, &wait_for(keyring, 0))?;
+    while !common.is_over() {
+        let mut messages = Vec::new();
+        match &mut waiters {
+            Some(waiters) => waiters.wait(LOOK_EVERY, &mut messages)?,
+            // Over TLS, only the one that waits itself.
+            None => messages.extend(wait(&mut link, keyring)?),
         }
+        if messages.is_empty() {
+            cmd("PING").exec(&mut link)?;
+            continue;
+        }
+        take(common, keyring, &mut link, waiters.as_mut(), messages)?;
+    }
+    take(common, keyring, &mut link, waiters.as_mut(), Vec::new())
+}
+
+fn wait_for(keyring: &Keyring, seconds: u64) -> redis::Cmd {
+    let mut wait = cmd("BZPOPMIN");
+    wait.arg(&keyring.keys).arg(seconds);
+    wait
+}
+
+fn wait(link: &mut Connection, keyring: &Keyring) -> RedisResult<Option<Message>> {
+    let found: Option<(String, Vec<u8>, f64)> = wait_for(keyring, LOOK_EVERY.as_secs()).query(link)?;
+    Ok(found.map(|(_, message, score)| (score, message)))
+}
+
+/// All that has come: what waits in the keys, and, once Redis has said so, what it had handed out by then.
+fn take(
+    common: &Common,
+    keyring: &Keyring,
+    link: &mut Connection,
+    waiters: Option<&mut Waiters>,
+    mut messages: Vec<Message>,
+) -> RedisResult<()> {
+    let mut rest = pipe();
+    for key in &keyring.keys {
+        rest.add_command(cmd("ZPOPMIN").arg(key).arg(AT_ONCE).to_owned());
+    }
+    let rest: Vec<redis::Value> = rest.query(link)?;
+    for found in rest {
+        let found: Vec<(Vec<u8>, f64)> = FromRedisValue::from_redis_value(found)?;
+        messages.extend(found.into_iter().map(|(message, score)| (score, message)));
+    }
+    if let Some(waiters) = waiters {
+        waiters.collect(&mut messages)?;
+    }
+    messages.sort_by(|one, other| one.0.total_cmp(&other.0));
+    let mut heard = Heard::default();
+    for (_, message) in &messages {
+        hear(common, keyring, message.get(RANDOM..).unwrap_or_default(), &mut heard);
     }
     heard.pass_on(common);
     Ok(())

@@ -6,6 +6,7 @@ mod fernet;
 mod members;
 mod message;
 mod pubsub;
+mod waiters;
 
 use super::address::Address;
 use super::appender::Asked;
@@ -22,6 +23,7 @@ use fernet::Keys;
 use message::Event;
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -47,7 +49,11 @@ struct Common {
     queue: Sender<Asked>,
     post: Postbox,
     clock: Clock,
+    /// Connections that wait in `core`.
+    waiters: usize,
     bundles: (SyncSender<()>, Arc<Mutex<Receiver<()>>>),
+    /// The groups are left: what has come by now is the last.
+    over: Arc<AtomicBool>,
 }
 
 /// Room for one bundle; given back when it goes.
@@ -61,6 +67,10 @@ impl Drop for Room {
 }
 
 impl Common {
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
     fn knows(&self, user: UserId) -> bool {
         self.known.read().unwrap_or_else(PoisonError::into_inner).contains(&user)
     }
@@ -123,7 +133,9 @@ impl Heard {
 /// The threads that listen.
 pub(super) struct Django {
     seen: Sender<Seen>,
-    threads: Vec<JoinHandle<()>>,
+    over: Arc<AtomicBool>,
+    members: JoinHandle<()>,
+    listener: JoinHandle<()>,
 }
 
 /// Of whom and what, beside what the layer has anyway.
@@ -151,8 +163,11 @@ impl Django {
             queue: around.queue,
             post: around.post,
             clock: around.clock,
+            waiters: super::django_descriptors(settings),
             bundles: (bundle, Arc::new(Mutex::new(bundles))),
+            over: Arc::default(),
         };
+        let over = Arc::clone(&common.over);
         let (seen, news) = channel();
         let database: PathBuf = around.database.to_owned();
         let listens = common.clone();
@@ -169,7 +184,7 @@ impl Django {
             }
         };
         let members = spawn("django members", move || members.run(&news))?;
-        Ok(Some(Self { seen, threads: vec![members, listener] }))
+        Ok(Some(Self { seen, over, members, listener }))
     }
 
     pub(super) fn saw(&self, seen: Seen) {
@@ -180,8 +195,9 @@ impl Django {
     /// Leaves the groups, takes what is still there, and ends. The road has to be told to close before.
     pub(super) fn close(self) {
         drop(self.seen);
-        for thread in self.threads {
-            let _ = thread.join();
-        }
+        // A thread that panicked has said so; there is nothing to add at the end.
+        let _ = self.members.join();
+        self.over.store(true, Ordering::Relaxed);
+        let _ = self.listener.join();
     }
 }

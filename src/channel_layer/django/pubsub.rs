@@ -4,9 +4,9 @@
 use super::{AGAIN, Common, Heard, LOOK_EVERY, message};
 use redis::RedisResult;
 
-/// Until the road ends.
+/// Until the server ends.
 pub(super) fn run(common: &Common) {
-    while !common.road.is_closing() {
+    while !common.is_over() {
         if listen(common).is_err() {
             common.road.pause(AGAIN);
         }
@@ -23,7 +23,7 @@ fn listen(common: &Common) -> RedisResult<()> {
         subscriber.psubscribe(format!("{}{channel}_notifications_*", literally(&start)))?;
     }
     subscriber.set_read_timeout(Some(LOOK_EVERY))?;
-    while !common.road.is_closing() && returns == common.road.returns() {
+    while !common.is_over() && returns == common.road.returns() {
         let message = match subscriber.get_message() {
             Ok(message) => message,
             Err(e) if e.is_timeout() => continue,

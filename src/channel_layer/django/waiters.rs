@@ -1,0 +1,149 @@
+//! Owns many connections that wait for one thing each, which the `redis` crate's connections cannot do on one thread.
+//! Never sends anything but the command to wait. Enter at [`Waiters::connect`].
+
+use super::core::Message;
+use crate::channel_layer::address::{Address, Bare};
+use mio::{Events, Interest, Poll, Token};
+use redis::Cmd;
+use std::io::{self, ErrorKind};
+use std::time::Duration;
+
+/// Waits that lie with Redis for each, one behind the other.
+const AHEAD: usize = 4;
+/// Bytes of one reply beyond which it is not Django's.
+const REPLY_MAX: usize = 16 * 1024 * 1024;
+
+pub(super) struct Waiters {
+    poll: Poll,
+    events: Events,
+    each: Vec<Waiter>,
+    /// The command, as it goes out.
+    wait: Vec<u8>,
+}
+
+struct Waiter {
+    stream: Box<dyn Bare>,
+    came: Vec<u8>,
+}
+
+impl Waiters {
+    /// All connected and waiting; `None` over TLS, which has no bare connections.
+    pub(super) fn connect(address: &Address, count: usize, wait: &Cmd) -> io::Result<Option<Self>> {
+        let (poll, mut each) = (Poll::new()?, Vec::with_capacity(count));
+        let wait = wait.get_packed_command();
+        for n in 0..count {
+            let Some(mut stream) = address.bare()? else { return Ok(None) };
+            poll.registry().register(&mut stream, Token(n), Interest::READABLE)?;
+            for _ in 0..AHEAD {
+                // Small beside what a socket takes: one that does not take it is broken.
+                stream.write_all(&wait)?;
+            }
+            each.push(Waiter { stream, came: Vec::new() });
+        }
+        Ok(Some(Self { poll, events: Events::with_capacity(count), each, wait }))
+    }
+
+    /// Waits for the first messages.
+    pub(super) fn wait(&mut self, at_most: Duration, messages: &mut Vec<Message>) -> io::Result<()> {
+        match self.poll.poll(&mut self.events, Some(at_most)) {
+            Err(e) if e.kind() != ErrorKind::Interrupted => return Err(e),
+            _ => {}
+        }
+        for event in &self.events {
+            if let Some(waiter) = self.each.get_mut(event.token().0) {
+                waiter.read(&self.wait, messages)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What has come by now, to all of them.
+    pub(super) fn collect(&mut self, messages: &mut Vec<Message>) -> io::Result<()> {
+        self.wait(Duration::ZERO, messages)
+    }
+}
+
+impl Waiter {
+    /// Until there is no more; for each reply another wait goes out.
+    fn read(&mut self, wait: &[u8], messages: &mut Vec<Message>) -> io::Result<()> {
+        let mut some = [0; 16 * 1024];
+        loop {
+            match self.stream.read(&mut some) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(count) => self.came.extend_from_slice(some.get(..count).unwrap_or_default()),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        while let Some((used, message)) = reply(&self.came)? {
+            self.came.drain(..used);
+            messages.push(message);
+            self.stream.write_all(wait)?;
+        }
+        if self.came.len() > REPLY_MAX { Err(odd()) } else { Ok(()) }
+    }
+}
+
+fn odd() -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, "not the reply to BZPOPMIN")
+}
+
+/// `[key, message, score]`, if all of it is there, and how many bytes it took.
+fn reply(bytes: &[u8]) -> io::Result<Option<(usize, Message)>> {
+    let mut rest = bytes;
+    if rest.is_empty() {
+        return Ok(None);
+    }
+    let Some(count) = line(&mut rest) else { return if bytes.len() > 64 { Err(odd()) } else { Ok(None) } };
+    if count != b"*3" {
+        return Err(odd());
+    }
+    let mut parts = [None; 3];
+    for part in &mut parts {
+        let Some(length) = line(&mut rest) else { return Ok(None) };
+        let length =
+            length.strip_prefix(b"$").and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<usize>().ok());
+        let length = length.filter(|length| *length <= REPLY_MAX).ok_or_else(odd)?;
+        let Some((text, more)) = rest.split_at_checked(length) else { return Ok(None) };
+        let Some(more) = more.strip_prefix(b"\r\n") else { return if more.len() < 2 { Ok(None) } else { Err(odd()) } };
+        (*part, rest) = (Some(text), more);
+    }
+    let [Some(_), Some(message), Some(score)] = parts else { return Err(odd()) };
+    let score = std::str::from_utf8(score).ok().and_then(|text| text.parse().ok()).ok_or_else(odd)?;
+    Ok(Some((bytes.len() - rest.len(), (score, message.to_vec()))))
+}
+
+/// The next line, without its end.
+fn line<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let end = rest.windows(2).position(|two| two == b"\r\n")?;
+    let (line, more) = rest.split_at_checked(end)?;
+    *rest = more.get(2..)?;
+    Some(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn replies_are_read_once_they_are_whole() {
+        let bytes = b"*3\r\n$2\r\nk!\r\n$5\r\na\r\n\0b\r\n$4\r\n17.5\r\n*3\r\n";
+        let whole = bytes.len() - 4;
+        for short in 0..whole {
+            assert!(reply(&bytes[..short]).unwrap().is_none(), "{short}");
+        }
+        assert_eq!(reply(bytes).unwrap(), Some((whole, (17.5, b"a\r\n\0b".to_vec()))));
+        for odd in [&b"-ERR no\r\n"[..], b"*2\r\n", b"*3\r\n:5\r\n", b"*3\r\n$x\r\n", b"*3\r\n$1\r\nabc", &[b'x'; 65]] {
+            assert!(reply(odd).is_err(), "{odd:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let _ = reply(&bytes);
+        }
+    }
+}
