@@ -4,6 +4,7 @@
 use super::apply::Writer;
 use super::file::{DatabaseFile, OpenError, explain};
 use super::job::Job;
+use super::log::Mark;
 use super::schema::status_number;
 use crate::api::command::Command;
 use crate::api::directory::{self, FieldError};
@@ -59,6 +60,13 @@ pub fn import(file: &DatabaseFile, mut lines: impl BufRead, now_ms: i64) -> Resu
     let sqlite = |e: rusqlite::Error| ImportError::Open(explain(file.path(), &e));
     // Without its COMMIT, the connection takes everything back when it goes.
     let mut rows = Writer::new(file.connect()?).map_err(sqlite)?;
+    if Mark::of(&rows.db).map_err(sqlite)?.is_some() {
+        // The other nodes would never hear of it.
+        let what =
+            "follows the log of several nodes; import before the first start with redis, or use the service calls";
+        let path = file.path().display().to_string();
+        return Err(ImportError::Open(OpenError::Environment { path, what: what.to_owned() }));
+    }
     rows.db.execute_batch("BEGIN IMMEDIATE").map_err(sqlite)?;
     let (mut line, mut count) = (0, 0);
     let mut text = Vec::new();

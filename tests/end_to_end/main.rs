@@ -14,6 +14,7 @@ mod metrics;
 mod nodes;
 mod operation;
 mod redis;
+mod rolling;
 mod server;
 mod sign_in;
 mod tokens;

@@ -42,7 +42,7 @@ impl Room {
     }
 
     fn answer(&mut self, ticket: Ticket, answer: Answer) {
-        let outcome = Outcome { ticket: Some(ticket), answer, changes: Vec::new(), asked_us: 0 };
+        let outcome = Outcome { ticket: Some(ticket), answer, changes: Vec::new(), asked_us: 0, ours: true };
         self.hub.answered(NOW, vec![outcome]);
     }
 
