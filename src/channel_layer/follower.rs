@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::storage::file;
 use crate::storage::log::{Entry, Mark, Position, Progress};
 use redis::{Connection, cmd};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,6 +23,11 @@ const TRIM_EVERY_US: u64 = 10_000_000;
 /// Between two tries, where Redis is gone; and where somebody has to do something.
 const AGAIN: Duration = Duration::from_millis(250);
 const AGAIN_LATER: Duration = Duration::from_secs(2);
+/// After Redis was away, before anything is added: whoever holds more than it does gives that back first.
+const GIVE_BACK: Duration = Duration::from_millis(500);
+/// Entries kept to give back, and their bytes.
+const RECENT_ENTRIES: usize = 4_096;
+const RECENT_BYTES: usize = 16 * 1024 * 1024;
 
 /// How far this node has read, for the thread that appends.
 #[derive(Default)]
@@ -63,6 +69,38 @@ pub(super) struct Follower {
     pub at: Option<Mark>,
     /// Whether the database knows that this run speaks for it.
     pub joined: bool,
+    pub was_away: bool,
+    pub recent: Recent,
+}
+
+/// The last entries, as they came: what a Redis that lost its tail can be given back.
+#[derive(Default)]
+pub(super) struct Recent {
+    /// Where the first of them follows on.
+    after: Position,
+    entries: VecDeque<Raw>,
+    bytes: usize,
+}
+
+impl Recent {
+    fn keep(&mut self, before: Position, raw: Raw) {
+        if self.entries.is_empty() {
+            self.after = before;
+        }
+        self.bytes += raw.commands.len();
+        self.entries.push_back(raw);
+        while self.entries.len() > RECENT_ENTRIES || self.bytes > RECENT_BYTES {
+            let Some(oldest) = self.entries.pop_front() else { break };
+            self.bytes -= oldest.commands.len();
+            self.after = oldest.position;
+        }
+    }
+
+    /// All that came after a position, if none of it is missing.
+    fn after(&self, position: Position) -> Option<impl Iterator<Item = &Raw>> {
+        let known = self.after == position || self.entries.iter().any(|raw| raw.position == position);
+        known.then(|| self.entries.iter().filter(move |raw| raw.position > position))
+    }
 }
 
 impl Follower {
@@ -80,7 +118,9 @@ impl Follower {
                 Err(trouble) => trouble,
             };
             self.stand.set(self.at, None);
+            self.was_away = true;
             let (why, pause) = match trouble {
+                Trouble::LostTail { what, .. } => (what, AGAIN_LATER),
                 Trouble::Redis(e) => (format!("Redis at {}: {e}", self.address.shown()), AGAIN),
                 Trouble::Log(what) => (what, AGAIN_LATER),
             };
@@ -94,6 +134,9 @@ impl Follower {
         let mut redis = self.address.connect(WAIT)?;
         self.join(&mut redis)?;
         self.road.set(Side::Reading, Some(CATCHING_UP.to_owned()));
+        if std::mem::take(&mut self.was_away) {
+            self.road.pause(GIVE_BACK);
+        }
         let client: i64 = cmd("CLIENT").arg("ID").query(&mut redis)?;
         let goal = self.log.newest(&mut redis)?;
         let (mut caught_up, mut paced) = (false, None);
@@ -140,13 +183,30 @@ impl Follower {
             Ok(digest) => Ok(digest.unwrap_or_default()),
             Err(e) => Err(e.to_string()),
         };
-        let mark = self.log.check(redis, self.at, self.run, digest)?;
+        let mark = match self.log.check(redis, self.at, self.run, digest) {
+            Err(Trouble::LostTail { newest, what }) => {
+                self.give_back(redis, newest, what)?;
+                self.log.check(redis, self.at, self.run, digest)?
+            }
+            mark => mark?,
+        };
         if !self.joined {
             if let Some(before) = self.at {
                 self.log.retire(redis, before.node)?;
             }
             (self.at, self.joined) = (Some(mark), true);
             self.road.arrived(None, Entry { mark, jobs: Vec::new(), ours: false, asks: Vec::new(), room: None });
+        }
+        Ok(())
+    }
+
+    /// Puts back what Redis lost, while nobody has added anything else.
+    fn give_back(&self, redis: &mut Connection, newest: Position, what: String) -> Result<(), Trouble> {
+        let Some(lost) = self.recent.after(newest) else { return Err(Trouble::LostTail { newest, what }) };
+        for raw in lost {
+            if !self.log.restore(redis, raw)? {
+                return Err(Trouble::Log(what));
+            }
         }
         Ok(())
     }
@@ -161,6 +221,7 @@ impl Follower {
         let own = (raw.tag.run == self.run).then_some(raw.tag.number);
         self.road.arrived(own, Entry { mark, jobs, ours: false, asks: Vec::new(), room: None });
         self.at = Some(mark);
+        self.recent.keep(at.position, raw);
         Ok(())
     }
 

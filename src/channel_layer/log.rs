@@ -1,6 +1,7 @@
 //! Owns the log as it lies in Redis: one stream, who founded it, and how far each node is. Never decodes an entry's
 //! commands and never writes SQLite. Enter at [`Log::check`], [`Log::append`] and [`Log::read`].
 
+use super::address::is_broken;
 use super::entry::VERSION;
 use crate::storage::log::{Mark, Position, Tag};
 use redis::{Connection, FromRedisValue, RedisError, RedisResult, Value, cmd};
@@ -34,6 +35,9 @@ pub(super) enum Trouble {
     /// This database and this log do not go together: somebody has to do something.
     #[error("{0}")]
     Log(String),
+    /// The stream ends before what this database holds.
+    #[error("{what}")]
+    LostTail { newest: Position, what: String },
 }
 
 /// Founds a log unless there is one: its first entry, and beside it what every node checks.
@@ -148,7 +152,7 @@ impl Log {
         let at = mark.position.to_string();
         match self.range(redis, &at, &at)? {
             Some(entry) if entry.tag == mark.tag => return Ok(()),
-            Some(_) => return Err(self.lost_tail(mark.position)),
+            Some(_) => return Err(Trouble::Log(self.lost_tail(mark.position))),
             None => {}
         }
         let newest = self.newest(redis)?;
@@ -156,8 +160,8 @@ impl Log {
             return Ok(());
         }
         match self.range(redis, "-", "+")? {
-            _ if newest < mark.position => Err(self.lost_tail(mark.position)),
-            Some(first) if first.position < mark.position => Err(self.lost_tail(mark.position)),
+            _ if newest < mark.position => Err(Trouble::LostTail { newest, what: self.lost_tail(mark.position) }),
+            Some(first) if first.position < mark.position => Err(Trouble::Log(self.lost_tail(mark.position))),
             _ => Err(self.trimmed(mark.position)),
         }
     }
@@ -170,12 +174,12 @@ impl Log {
         ))
     }
 
-    fn lost_tail(&self, position: Position) -> Trouble {
-        Trouble::Log(format!(
+    fn lost_tail(&self, position: Position) -> String {
+        format!(
             "{} has lost entries up to {position} that this database holds (a failover, or a Redis that did not sync); the \
              nodes may differ: stop them all, and found a new log from the one that stands furthest, as the README says",
             self.stream
-        ))
+        )
     }
 
     /// The first entry between two places.
@@ -201,6 +205,19 @@ impl Log {
         append.arg(&self.stream).arg("NOMKSTREAM").arg("*").arg("v").arg(VERSION);
         append.arg("r").arg(tag.run.to_string()).arg("n").arg(tag.number).arg("c").arg(commands);
         append.query(redis)
+    }
+
+    /// Puts an entry back where it was; whether it is there now, whoever put it.
+    pub(super) fn restore(&self, redis: &mut Connection, raw: &Raw) -> Result<bool, Trouble> {
+        let at = raw.position.to_string();
+        let mut append = cmd("XADD");
+        append.arg(&self.stream).arg("NOMKSTREAM").arg(&at).arg("v").arg(&raw.version);
+        append.arg("r").arg(raw.tag.run.to_string()).arg("n").arg(raw.tag.number).arg("c").arg(&raw.commands);
+        match append.exec(redis) {
+            Err(e) if is_broken(&e) => return Err(e.into()),
+            _ => {}
+        }
+        Ok(self.range(redis, &at, &at)?.is_some_and(|there| there.tag == raw.tag))
     }
 
     /// What comes after a position, at most `count` entries; waits for the first one so many ms, or (0) not at all.

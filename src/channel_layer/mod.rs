@@ -18,7 +18,7 @@ use crate::storage::job::Errand;
 use address::Address;
 use appender::{Appender, Asked};
 use django::{Django, Surroundings};
-use follower::{Follower, Keeping, Stand};
+use follower::{Follower, Keeping, Recent, Stand};
 use log::{Log, Trouble};
 use road::Road;
 use rustix::process::{Resource, getrlimit};
@@ -98,8 +98,10 @@ impl ChannelLayer {
             clock,
             at: mark,
             joined: false,
+            was_away: false,
+            recent: Recent::default(),
         };
-        if let Err(Trouble::Log(what)) = follower.first_look() {
+        if let Err(Trouble::Log(what) | Trouble::LostTail { what, .. }) = follower.first_look() {
             drop((follower, road));
             storage.close();
             return Err(JoinError::Log(what));

@@ -156,3 +156,39 @@ fn a_database_that_does_not_fit_the_log_says_what_to_do() {
     a.kill();
     ends(a.folder(), "is gone");
 }
+
+#[test]
+#[ignore = "needs redis-server: tests/all has it"]
+fn a_redis_that_lost_its_tail_gets_it_back_or_is_not_followed() {
+    let mut redis = Redis::start();
+    let (mut a, mut b) = (Server::start_with(&redis.env()), Server::start_with(&redis.env()));
+    a.put_world();
+    redis.stop();
+    let before = redis.disk();
+    redis.restart();
+    a.until(200, "ready");
+    b.until(200, "ready");
+    a.like(2, 10);
+    a.like(3, 10);
+    agree(&[&a, &b]);
+    // Nodes that hold it give it back.
+    redis.set_back(&before);
+    a.until(200, "ready");
+    b.until(200, "ready");
+    a.call("POST", "/api/properties/10/reject/", &user(2), Value::Null);
+    agree(&[&a, &b]);
+    let empty = Server::start_with(&redis.env());
+    empty.until(200, "ready");
+    agree(&[&a, &empty]);
+    // Where nobody has it in memory any more, the database that holds more than the log says so.
+    drop(empty);
+    a.kill();
+    b.kill();
+    redis.set_back(&before);
+    let env: Vec<_> = redis.env().into();
+    for node in [&a, &b] {
+        let output = program(node.folder(), &env).arg("serve").output().unwrap();
+        assert_eq!(output.status.code(), Some(3));
+        assert!(String::from_utf8(output.stderr).unwrap().contains("has lost entries up to"));
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 pub(crate) struct Redis {
@@ -36,6 +37,21 @@ impl Redis {
     pub(crate) fn stop(&mut self) {
         self.signal("-TERM");
         self.process.wait().unwrap();
+    }
+
+    /// What lies on its disk. Only while it is stopped.
+    pub(crate) fn disk(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let files = std::fs::read_dir(self.folder.path().join("appendonlydir")).unwrap();
+        files.map(|file| file.unwrap().path()).map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+    }
+
+    /// As a failover to a replica that lagged behind: back to what was on its disk then.
+    pub(crate) fn set_back(&mut self, disk: &[(PathBuf, Vec<u8>)]) {
+        self.stop();
+        std::fs::remove_dir_all(self.folder.path().join("appendonlydir")).unwrap();
+        std::fs::create_dir(self.folder.path().join("appendonlydir")).unwrap();
+        disk.iter().for_each(|(path, bytes)| std::fs::write(path, bytes).unwrap());
+        self.restart();
     }
 
     pub(crate) fn restart(&mut self) {
