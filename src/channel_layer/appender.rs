@@ -78,7 +78,7 @@ impl Batch {
     }
 
     fn can_wait(&self) -> bool {
-        self.asks.is_empty() && self.jobs.iter().all(|job| job.command.can_wait())
+        self.asks.is_empty() && !self.jobs.is_empty() && self.jobs.iter().all(|job| job.command.can_wait())
     }
 }
 

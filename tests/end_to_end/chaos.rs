@@ -123,7 +123,7 @@ impl World {
         while !self.over.load(Ordering::Relaxed) {
             let Some(mut device) = Device::try_connect(self.node(&mut dice), channel, who) else { continue };
             // Some leave by themselves after a while, with their last receipts still on the way.
-            let leaves = (dice.below(2) == 0).then(|| 1 + dice.below(60)).unwrap_or(usize::MAX);
+            let leaves = if dice.below(2) == 0 { 1 + dice.below(60) } else { usize::MAX };
             let mut here = HashSet::new();
             while here.len() < leaves
                 && let Ok(message) = device.next()
@@ -200,7 +200,6 @@ fn trouble(world: &World, nodes: &mut [Server], redis: &mut Redis, dice: &mut Di
 #[ignore = "needs redis-server: tests/all has it"]
 fn what_was_confirmed_is_there_once_whatever_breaks() {
     let seed = number("CHAOS_SEED", u64::from(std::process::id()));
-    println!("CHAOS_SEED={seed}");
     let mut redis = Redis::start();
     let mut nodes: Vec<Server> = (0..NODES).map(|_| Server::start_with(&redis.env())).collect();
     nodes[0].until(200, "ready");
@@ -294,5 +293,5 @@ fn check(nodes: &[Server], world: &World, seen: &mut HashMap<i64, HashSet<String
     }
     let doubled: Vec<_> = count.iter().filter(|(what, n)| **n > 1 && !what.ends_with("over")).collect();
     assert!(doubled.is_empty(), "{doubled:?}");
-    println!("confirmed {confirmed_count}, of {} there", count.len());
+    assert!(confirmed_count > 100, "only {confirmed_count} were confirmed");
 }

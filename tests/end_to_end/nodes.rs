@@ -1,7 +1,7 @@
 //! Several nodes on one Redis: the same rows everywhere, each frame once, and what happens when one of them is away.
 
 use crate::device::types;
-use crate::redis::Redis;
+use crate::redis::{Redis, start_with_tls};
 use crate::server::{Server, patiently, program, service, user};
 use serde_json::{Value, json};
 
@@ -191,4 +191,20 @@ fn a_redis_that_lost_its_tail_gets_it_back_or_is_not_followed() {
         assert_eq!(output.status.code(), Some(3));
         assert!(String::from_utf8(output.stderr).unwrap().contains("has lost entries up to"));
     }
+}
+
+#[test]
+#[ignore = "needs redis-server and openssl: tests/all has them"]
+fn over_tls_and_only_to_whom_it_trusts() {
+    let (_redis, url, authority) = start_with_tls();
+    let mut env = vec![("CHANNEL_LAYER", "redis".to_owned()), ("HABITTOD_CHANNEL_LAYER_REDIS_URL", url)];
+    let stranger = Server::start_with(&env);
+    stranger.until(503, "certificate");
+    env.push(("SSL_CERT_FILE", authority));
+    env.push(("HABITTOD_CHANNEL_LAYER_DJANGO", "core".to_owned()));
+    let a = Server::start_with(&env);
+    a.until(200, "ready");
+    a.put_world();
+    a.like(2, 10);
+    assert!(!stranger.ready().body.to_string().contains("hunter2"));
 }

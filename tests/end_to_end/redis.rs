@@ -13,7 +13,7 @@ pub(crate) struct Redis {
 impl Redis {
     pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let process = spawn(&folder);
+        let process = spawn(&folder, &[]);
         Self { folder, process }
     }
 
@@ -55,7 +55,7 @@ impl Redis {
     }
 
     pub(crate) fn restart(&mut self) {
-        self.process = spawn(&self.folder);
+        self.process = spawn(&self.folder, &[]);
     }
 
     /// One command, its words apart; the reply's first line, or (of an array) all lines.
@@ -74,6 +74,25 @@ impl Redis {
     }
 }
 
+/// A Redis behind TLS and a password, with an authority of its own; where it is, and that authority's certificate.
+pub(crate) fn start_with_tls() -> (Redis, String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |command: &str| {
+        let done = Command::new("sh").args(["-ec", command]).current_dir(folder.path()).stderr(Stdio::null()).status();
+        assert!(done.unwrap().success(), "{command}");
+    };
+    run("openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -days 2 -subj /CN=ca");
+    run("openssl req -newkey rsa:2048 -nodes -keyout r.key -out r.csr -subj /CN=localhost");
+    run("printf 'subjectAltName=DNS:localhost\nextendedKeyUsage=serverAuth' > names");
+    run("openssl x509 -req -in r.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out r.crt -days 2 -extfile names");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let files = ["--tls-cert-file", "r.crt", "--tls-key-file", "r.key", "--tls-ca-cert-file", "ca.crt"];
+    let more = ["--tls-port", &port, "--tls-auth-clients", "no", "--requirepass", "hunter2"];
+    let process = spawn(&folder, &[&more[..], &files].concat());
+    let authority = folder.path().join("ca.crt").display().to_string();
+    (Redis { folder, process }, format!("rediss://:hunter2@localhost:{port}/3"), authority)
+}
+
 impl Drop for Redis {
     fn drop(&mut self) {
         let _ = self.process.kill();
@@ -82,9 +101,10 @@ impl Drop for Redis {
 }
 
 /// Up once it says so. Everything it confirms is on its disk.
-fn spawn(folder: &tempfile::TempDir) -> Child {
+fn spawn(folder: &tempfile::TempDir, more: &[&str]) -> Child {
     let mut process = Command::new("redis-server")
         .args(["--port", "0", "--unixsocket", "r.sock", "--appendonly", "yes", "--save", ""])
+        .args(more)
         .current_dir(folder.path())
         .stdout(Stdio::piped())
         .spawn()

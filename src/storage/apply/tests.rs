@@ -353,8 +353,9 @@ fn a_user_comes_is_shut_out_and_goes() {
         rows.writer.db.query_row("SELECT password FROM user", [], |row| row.get(0)).unwrap()
     };
     let standing = |changes: &[Change]| match changes {
-        [] => None,
-        [Change::Standing { user: TENANT, standing }] => Some(*standing),
+        [] | [Change::Known { user: TENANT }] => None,
+        [Change::Standing { user: TENANT, standing }]
+        | [Change::Known { user: TENANT }, Change::Standing { user: TENANT, standing }] => Some(*standing),
         other => panic!("{other:?}"),
     };
     // Command, status, whether he is shown as active, and what the hub hears.
@@ -496,6 +497,39 @@ fn housekeeping_goes_in_strides_and_ends_at_the_first_young_row() {
     assert_eq!(settled.len(), STRIDE - 1);
     assert!(settled.values().all(|fewer| *fewer == (1, 1)));
     assert_eq!(before.len() - rows.counts().len(), STRIDE - 10);
+}
+
+#[test]
+fn what_django_tells_is_there_once_for_each() {
+    let mut rows = Rows::new();
+    let uuid = Uuid::from_u128(0x183d_a0cd_0273_4a8c_946e_f780_df49_23dd);
+    let general =
+        General { kind: "general".to_owned(), title: String::new(), message: "m".to_owned(), data: "{}".to_owned() };
+    let mut relay = |user, channel| {
+        let content = Content::General(general.clone().into());
+        let (_, changes) = rows.run(Command::Relay { user, channel, uuid, content });
+        created(&changes).map(|n| n.uuid).collect::<Vec<_>>()
+    };
+    assert_eq!((relay(TENANT, Channel::Tenant), relay(TENANT, Channel::Tenant)), (vec![uuid], vec![]));
+    // One id for several: each has his own of it, and that once.
+    for (user, channel) in [(TENANT, Channel::Property), (OWNER, Channel::Tenant)] {
+        let own = crate::notification::foreign_uuid(channel, user, &uuid.to_string());
+        assert_eq!((relay(user, channel), relay(user, channel)), (vec![own], vec![]));
+    }
+    rows.run(Command::DeleteUser { id: OWNER });
+    let content = Content::General(general.into());
+    let (_, changes) = rows.run(Command::Relay { user: OWNER, channel: Channel::Tenant, uuid, content });
+    assert!(changes.is_empty(), "{changes:?}");
+}
+
+#[test]
+fn somebody_new_is_met_once() {
+    let mut rows = Rows::new();
+    let mut known = |user| matches!(rows.run(Command::Meet { user }).1[..], [Change::Known { .. }]);
+    assert_eq!((known(STRANGER), known(STRANGER), known(TENANT)), (true, false, false));
+    assert_eq!(queries::known_users(&rows.writer.db).unwrap(), [OWNER, AGENT, TENANT, STRANGER]);
+    rows.run(Command::DeleteUser { id: TENANT });
+    assert_eq!(queries::known_users(&rows.writer.db).unwrap(), [OWNER, AGENT, STRANGER]);
 }
 
 /// The counts as the hub keeps them.
