@@ -154,7 +154,9 @@ fn fields(event: &Event, now: Now, line: &mut Line<'_>) {
             line.field("failed", failed);
             line.ms(*took_us);
         }
-        Event::StorageFailing { why } | Event::LogFailing { why } | Event::NotReloaded { why } => line.field("why", why),
+        Event::StorageFailing { why } | Event::LogFailing { why } | Event::NotReloaded { why } => {
+            line.field("why", why)
+        }
         Event::StorageWorks | Event::LogWorks | Event::Reloaded => {}
         Event::DjangoRefused { cause, count } => {
             line.field("cause", cause);

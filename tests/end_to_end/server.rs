@@ -48,7 +48,7 @@ impl Server {
     }
 
     /// With its log, which nobody reads so far.
-    pub(crate) fn start_unread<V: ToString>(env: &[(&'static str, V)]) -> (Self, Log) {
+    pub(crate) fn start_unread(env: &[(&'static str, &str)]) -> (Self, Log) {
         Self::start_unread_in(tempfile::tempdir().unwrap(), env)
     }
 
