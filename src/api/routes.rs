@@ -214,7 +214,9 @@ fn resource(door: Door, path: &str) -> Option<Resource> {
         (["api", "refresh"], _) => Some(Resource::Refresh),
         (["api", "users", "me"], _) => Some(Resource::Me),
         (["api", "users", id], _) => UserId::parse(id).map(Resource::User),
-        (["client" | "page", _], _) => File::at(whole.strip_suffix('/').unwrap_or(whole)).map(Resource::File),
+        (["client" | "page", _] | ["api", "openapi.json" | "asyncapi.json"], _) => {
+            File::at(whole.strip_suffix('/').unwrap_or(whole)).map(Resource::File)
+        }
         _ => None,
     }
 }

@@ -1,5 +1,5 @@
-//! Owns what browsers get: the page, the client module and the React hook, built into the binary; their names, types,
-//! tags and policies. Never makes any of it at run time. Enter at [`File::at`] and [`File::response`].
+//! Owns what is served as it is, built into the binary: the page, the client module, the React hook, the descriptions
+//! of the API; their names, types, tags and policies. Never makes any of it at run time. Enter at [`File::at`] and [`File::response`].
 
 use crate::http::{Request, Response};
 use aws_lc_rs::digest;
@@ -18,6 +18,8 @@ pub enum File {
     Manifest,
     Client,
     Hook,
+    OpenApi,
+    AsyncApi,
 }
 
 /// What the page may load and do: its own files, its own server, itself in a frame (the demo's two people side by
@@ -26,6 +28,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
     manifest-src 'self'; frame-src 'self'; frame-ancestors 'self'; base-uri 'none'; form-action 'self'; \
     require-trusted-types-for 'script'; trusted-types 'none'";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
+const JSON: &str = "application/json; charset=utf-8";
 
 struct Embedded {
     file: File,
@@ -56,6 +59,8 @@ embedded! {
     Manifest "/page/manifest.webmanifest" "application/manifest+json", "page/manifest.webmanifest";
     Client "/client/habitto.js" SCRIPT, "client/habitto.js";
     Hook "/client/useHabittoWebSocket.js" SCRIPT, "client/useHabittoWebSocket.js";
+    OpenApi "/api/openapi.json" JSON, "../api/openapi.json";
+    AsyncApi "/api/asyncapi.json" JSON, "../api/asyncapi.json";
 }
 
 /// One strong tag a file, in the order of [`FILES`].
@@ -80,6 +85,11 @@ impl File {
     #[must_use]
     pub fn path(self) -> &'static str {
         self.embedded().map_or("", |(embedded, _)| embedded.path)
+    }
+
+    #[must_use]
+    pub fn body(self) -> &'static [u8] {
+        self.embedded().map_or(&[], |(embedded, _)| embedded.body)
     }
 
     fn embedded(self) -> Option<(&'static Embedded, &'static str)> {
@@ -114,9 +124,9 @@ impl File {
         if known { response } else { response.body(embedded.media_type, embedded.body) }
     }
 
-    /// Modules that pages of other origins import.
+    /// What pages of other origins import or read.
     fn is_for_others(self) -> bool {
-        matches!(self, Self::Client | Self::Hook)
+        matches!(self, Self::Client | Self::Hook | Self::OpenApi | Self::AsyncApi)
     }
 }
 
@@ -143,7 +153,8 @@ mod tests {
             assert_eq!(embedded.file.path(), embedded.path);
         }
         assert_eq!((File::at("/page"), File::at("/page/"), File::at("")), (None, None, None));
-        let total: usize = FILES.iter().map(|embedded| embedded.body.len()).sum();
+        let loaded = FILES.iter().filter(|embedded| embedded.media_type != JSON);
+        let total: usize = loaded.map(|embedded| embedded.body.len()).sum();
         assert!(total < 60 * 1024, "{total}");
     }
 

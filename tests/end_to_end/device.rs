@@ -1,5 +1,6 @@
 //! Owns a client's socket: tungstenite's, which answers Pings by itself when it reads. Enter at [`Device::connect`].
 
+use crate::described;
 use crate::server::{PATIENCE, Server};
 use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpStream};
@@ -8,6 +9,7 @@ use tungstenite::{Error, Message, WebSocket};
 
 pub(crate) struct Device {
     socket: WebSocket<TcpStream>,
+    channel: String,
 }
 
 impl Device {
@@ -17,7 +19,7 @@ impl Device {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let url = format!("ws://{}/ws/{channel}-notifications/{user}/?token={token}{more}", server.address);
         match tungstenite::client(url, stream) {
-            Ok((socket, _)) => Ok(Self { socket }),
+            Ok((socket, _)) => Ok(Self { socket, channel: channel.to_owned() }),
             Err(tungstenite::HandshakeError::Failure(Error::Http(response))) => Err(response.status().as_u16()),
             Err(e) => panic!("{e}"),
         }
@@ -41,7 +43,11 @@ impl Device {
     pub(crate) fn next(&mut self) -> Result<Value, u16> {
         loop {
             match self.socket.read() {
-                Ok(Message::Text(text)) => return Ok(serde_json::from_str(&text).unwrap()),
+                Ok(Message::Text(text)) => {
+                    let message = serde_json::from_str(&text).unwrap();
+                    described::message(&self.channel, &message);
+                    return Ok(message);
+                }
                 Ok(Message::Close(frame)) => return Err(frame.map_or(1005, |frame| frame.code.into())),
                 Ok(_) => {}
                 Err(_) => return Err(1006),

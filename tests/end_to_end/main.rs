@@ -5,6 +5,8 @@
 
 mod chaos;
 mod delivery;
+mod described;
+mod description;
 mod device;
 mod django;
 mod exposition;

@@ -1,5 +1,6 @@
 //! Owns a running habittod: its folder, its process, its port. Enter at [`Server::start`].
 
+use crate::described;
 use crate::device::Device;
 use habittod::auth::Signer;
 use habittod::clock::Clock;
@@ -200,6 +201,11 @@ fn raw(address: SocketAddr, bytes: &[u8]) -> Option<Reply> {
     let text = exchange(address, bytes)?;
     let (head, body) = text.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
+    // Of several answers on one connection the first would have to be cut out.
+    if described::header(head, "content-length").is_none_or(|length| length == body.len().to_string()) {
+        let line = bytes.split(|&byte| byte == b'\r').next().unwrap_or_default();
+        described::answer(&String::from_utf8_lossy(line), status, head, body);
+    }
     Some(Reply { status, head: head.to_owned(), body: serde_json::from_str(body).unwrap_or(Value::Null) })
 }
 
