@@ -92,22 +92,30 @@ impl Writer {
         Ok(Answer::Nothing)
     }
 
-    /// The row stays as a gravestone: his tokens are still good, he is not.
+    /// The row stays as a gravestone: his tokens are still good, he is not. Somebody the directory never knew may have
+    /// rows all the same.
     pub(super) fn delete_user(&mut self, id: UserId) -> Applied {
         self.known.users.remove(&id);
         self.fresh.clear();
-        let gone = self
+        self.file_rows()?;
+        let known: bool = self
             .db
             .prepare_cached(
-                "UPDATE user SET username = '', email = '', first_name = '', last_name = '', phone = '', user_type = '',
-                   standing = 2, password = NULL, further = '{}' WHERE id = ?1 AND standing <> 2",
+                "SELECT EXISTS (SELECT 1 FROM user WHERE id = ?1 AND standing <> 2)
+                   OR EXISTS (SELECT 1 FROM visitor WHERE id = ?1) OR EXISTS (SELECT 1 FROM inbox WHERE user = ?1)
+                   OR EXISTS (SELECT 1 FROM suit WHERE tenant = ?1)",
             )?
-            .execute([id.0])?;
-        if gone == 0 {
+            .query_row([id.0], |row| row.get(0))?;
+        if !known {
             return Ok(Answer::Reply(Reply::not_found("No User matches the given query.")));
         }
+        self.db
+            .prepare_cached(
+                "INSERT OR REPLACE INTO user (id, username, email, first_name, last_name, phone, user_type, standing, further)
+                 VALUES (?1, '', '', '', '', '', '', 2, '{}')",
+            )?
+            .execute([id.0])?;
         self.keep_last()?;
-        self.file_rows()?;
         for forget in FORGET {
             self.db.prepare_cached(forget)?.execute([id.0])?;
         }

@@ -395,6 +395,20 @@ fn a_user_comes_is_shut_out_and_goes() {
 }
 
 #[test]
+fn whoever_was_never_put_can_be_deleted_once_he_has_rows() {
+    let mut rows = Rows::new();
+    let unknown = UserId(77);
+    assert_eq!(rows.told(Command::DeleteUser { id: unknown }).0, 404);
+    rows.notify(unknown, Channel::Property);
+    rows.run(like(unknown));
+    assert_eq!(rows.told(Command::DeleteUser { id: unknown }).0, 204);
+    assert_eq!((rows.count("matches"), rows.count("general")), (0, 0));
+    assert!(rows.counts().keys().all(|(user, _)| *user != unknown));
+    assert_eq!(rows.told(notify(Recipients::One(unknown, None), Channel::Tenant)).0, 404);
+    assert_eq!(rows.told(Command::DeleteUser { id: unknown }).0, 404);
+}
+
+#[test]
 fn ids_are_never_used_again() {
     let mut rows = Rows::new();
     rows.run(like(TENANT));
