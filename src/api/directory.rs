@@ -40,7 +40,7 @@ pub fn user(fields: &mut Map<String, Value>) -> Result<UserFields, FieldError> {
         }
         Some(Value::String(text)) if password::is_encoded(&text) => Some(text),
         // A sign-in is read without white space around the password, so it is not stored with it.
-        Some(Value::String(text)) if !text.trim().is_empty() && text.len() <= PASSWORD_MAX => {
+        Some(Value::String(text)) if !text.trim().is_empty() && text.chars().count() <= PASSWORD_MAX => {
             Some(text.trim().to_owned())
         }
         Some(_) => return wrong("password", "Not a valid string."),

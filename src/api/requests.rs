@@ -156,8 +156,10 @@ fn field_error(e: FieldError) -> Reply {
 fn reason(fields: &Map<String, Value>) -> Result<Option<String>, Reply> {
     match fields.get("reason") {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) if text.len() <= REASON_MAX => Ok(Some(text.clone())),
-        Some(Value::String(_)) => Err(Reply::invalid_field("reason", "Ensure this field has no more than 1000 bytes.")),
+        Some(Value::String(text)) if text.chars().count() <= REASON_MAX => Ok(Some(text.clone())),
+        Some(Value::String(_)) => {
+            Err(Reply::invalid_field("reason", "Ensure this field has no more than 1000 characters."))
+        }
         Some(_) => Err(Reply::invalid_field("reason", "Not a valid string.")),
     }
 }
@@ -177,14 +179,14 @@ fn positive(value: &Value) -> Option<i64> {
     }
 }
 
-/// A text of 1 to `max` bytes without control characters other than line breaks and tabs; absent or null: `None`.
+/// A text of 1 to `max` characters without control characters other than line breaks and tabs; absent or null: `None`.
 fn text(fields: &Map<String, Value>, name: &str, max: usize) -> Result<Option<String>, Reply> {
     let odd = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
     match fields.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) if text.is_empty() => Err(Reply::invalid_field(name, "This field may not be blank.")),
-        Some(Value::String(text)) if text.len() > max => {
-            Err(Reply::invalid_field(name, &format!("Ensure this field has no more than {max} bytes.")))
+        Some(Value::String(text)) if text.chars().count() > max => {
+            Err(Reply::invalid_field(name, &format!("Ensure this field has no more than {max} characters.")))
         }
         Some(Value::String(text)) if text.contains(odd) => Err(Reply::invalid_field(name, "Not a valid string.")),
         Some(Value::String(text)) => Ok(Some(text.clone())),
@@ -269,7 +271,10 @@ fn read(resource: Resource, of: UserId, caller: Caller, request: &Request<'_>, o
     // An empty parameter is an absent one.
     let parameter = |name: &str| request.query(name).filter(|value| !value.is_empty());
     Ok(match resource {
-        Resource::Notifications => Query::Notifications { of, filter: notification_filter(parameter)?, page: page()? },
+        Resource::Notifications => {
+            let is_read = request.query("is_read");
+            Query::Notifications { of, filter: notification_filter(is_read.as_deref(), parameter)?, page: page()? }
+        }
         Resource::Notification(which) => Query::Notification { of, which },
         Resource::NotificationSummary => Query::NotificationSummary { of },
         Resource::MyMatches => {
@@ -306,8 +311,11 @@ fn only_property_matches<T: AsRef<str>>(parameter: impl Fn(&str) -> Option<T>) -
     }
 }
 
-fn notification_filter<T: AsRef<str>>(parameter: impl Fn(&str) -> Option<T>) -> Result<NotificationFilter, Reply> {
-    let is_read = match parameter("is_read").as_ref().map(AsRef::as_ref) {
+fn notification_filter<T: AsRef<str>>(
+    is_read: Option<&str>,
+    parameter: impl Fn(&str) -> Option<T>,
+) -> Result<NotificationFilter, Reply> {
+    let is_read = match is_read {
         None => None,
         Some("true") => Some(true),
         Some("false") => Some(false),

@@ -107,7 +107,8 @@ impl<S> Hub<S> {
         body_is_to_come: bool,
     ) {
         let known = route(self.door(ticket), self.rules.issuer.is_some(), request.method, request.path);
-        let template = known.as_ref().map_or("other", |route| route.resource.template());
+        let route = known.as_ref().ok().copied();
+        let template = route.map_or("other", |route| route.resource.template());
         let judged = match self.rules.verifier {
             None => judge_echo(request),
             Some(_) => known.and_then(|route| self.judge(now, ticket, request, body, route)),
@@ -127,9 +128,37 @@ impl<S> Hub<S> {
                 let mut terms = request.terms();
                 // Whoever asked whether to send the body will not send it: where the next request begins is unknown.
                 terms.keep_alive &= !expects_continue;
-                self.respond(now, ticket, reply, terms, request, template);
+                match route.and_then(|route| Some((route, self.key_of_refused(now, &reply, request, body, route)?))) {
+                    Some((route, key)) => {
+                        self.wait(now, ticket, request, route, terms);
+                        let command = Command::Remember { status: reply.status, body: reply.body };
+                        self.submit(now, Some(ticket), command, Some(key));
+                    }
+                    None => self.respond(now, ticket, reply, terms, request, template),
+                }
             }
         }
+    }
+
+    /// The key under which a refusal is kept that was given before the body came. Whatever the body would have been, it
+    /// is not that of a request which is carried out.
+    fn key_of_refused(
+        &mut self,
+        now: Now,
+        reply: &Reply,
+        request: &Request<'_>,
+        body: BodyLength,
+        route: Route,
+    ) -> Option<Idempotency> {
+        if !matches!(reply.status, 403 | 413 | 415) || self.is_overloaded() {
+            return None;
+        }
+        let unread = match body {
+            BodyLength::None => String::new(),
+            other => format!("\0{other:?}"),
+        };
+        let caller = self.verify(now, bearer(request).ok()?).ok()?.caller;
+        idempotency(route, caller, request, unread.as_bytes()).ok()?
     }
 
     fn door(&mut self, ticket: Ticket) -> Door {
@@ -338,7 +367,7 @@ impl<S> Hub<S> {
         if let Resource::File(file) = route.resource {
             return self.hand_out(now, ticket, request, file);
         }
-        let key = match idempotency(route, caller, request) {
+        let key = match idempotency(route, caller, request, request.body) {
             Ok(key) => key,
             Err(reply) => {
                 return self.respond(now, ticket, reply, request.terms(), request, route.resource.template());
@@ -358,38 +387,38 @@ impl<S> Hub<S> {
             Ok(Asked::Server(resource)) => match self.server_state(resource) {
                 Some(reply) => reply,
                 None => {
-                    self.wait(now, ticket, request, route);
+                    self.wait(now, ticket, request, route, request.terms());
                     return self.effects.own_pages.push((ticket, resource));
                 }
             },
             Ok(_) if self.is_overloaded() => Reply::unavailable("Overloaded.", 1 + self.jitter(ticket, 3)),
             Ok(Asked::Write(command)) if command.holds_plain_password() => match self.room_to_hash() {
                 Ok(()) => {
-                    self.wait(now, ticket, request, route);
+                    self.wait(now, ticket, request, route, request.terms());
                     return self.hash(PasswordTask::Encode { ticket, command });
                 }
                 Err(reply) => reply,
             },
             Ok(Asked::SignIn(credentials)) => match self.logins.take_name(&credentials.username, now) {
                 Ok(()) => {
-                    self.wait(now, ticket, request, route);
+                    self.wait(now, ticket, request, route, request.terms());
                     return self.begin_sign_in(ticket, credentials);
                 }
                 Err(wait_us) => self.throttled(Limit::LoginsPerMinutePerUser, wait_us),
             },
             Ok(Asked::Renew(token)) => match self.refresh(now, &token) {
                 Ok(command) => {
-                    self.wait(now, ticket, request, route);
+                    self.wait(now, ticket, request, route, request.terms());
                     return self.submit(now, Some(ticket), command, None);
                 }
                 Err(reply) => reply,
             },
             Ok(Asked::Write(command)) => {
-                self.wait(now, ticket, request, route);
+                self.wait(now, ticket, request, route, request.terms());
                 return self.submit(now, Some(ticket), command, key);
             }
             Ok(Asked::Read(query)) => {
-                self.wait(now, ticket, request, route);
+                self.wait(now, ticket, request, route, request.terms());
                 self.outstanding += 1;
                 return self.effects.reads.push(Ask { query, ticket });
             }
@@ -397,11 +426,10 @@ impl<S> Hub<S> {
         self.respond(now, ticket, reply, request.terms(), request, route.resource.template());
     }
 
-    fn wait(&mut self, now: Now, ticket: Ticket, request: &Request<'_>, route: Route) {
+    fn wait(&mut self, now: Now, ticket: Ticket, request: &Request<'_>, route: Route, terms: Terms) {
         let origin = request.header("origin").map(str::to_owned);
         if let Some(State::Http(http)) = self.connection(ticket).map(|connection| &mut connection.state) {
-            http.waiting =
-                Some(Waiting { terms: request.terms(), route, asked_us: now.monotonic_us, origin, password: None });
+            http.waiting = Some(Waiting { terms, route, asked_us: now.monotonic_us, origin, password: None });
         }
     }
 
@@ -604,7 +632,7 @@ fn bearer<'a>(request: &Request<'a>) -> Result<&'a str, Unauthorized> {
 }
 
 /// The `Idempotency-Key` of a POST.
-fn idempotency(route: Route, caller: Caller, request: &Request<'_>) -> Result<Option<Idempotency>, Reply> {
+fn idempotency(route: Route, caller: Caller, request: &Request<'_>, body: &[u8]) -> Result<Option<Idempotency>, Reply> {
     // What these answer is secret, and not kept.
     if route.resource.is_sign_in() || route.method != Method::Post || request.header_count("idempotency-key") == 0 {
         return Ok(None);
@@ -617,7 +645,7 @@ fn idempotency(route: Route, caller: Caller, request: &Request<'_>) -> Result<Op
     let mut digest = digest::Context::new(&digest::SHA256);
     digest.update(request.path.trim_end_matches('/').as_bytes());
     digest.update(&[0]);
-    digest.update(request.body);
+    digest.update(body);
     let fingerprint = digest.finish().as_ref().first_chunk().map_or(0, |head| u64::from_be_bytes(*head));
     let caller = match caller {
         Caller::User(user) => user.0,

@@ -112,6 +112,75 @@ fn the_same_key_gives_the_same_answer() {
 }
 
 #[test]
+fn a_refusal_on_the_head_is_kept_under_its_key() {
+    let server = Server::start();
+    server.put_world();
+    let post = |path: &str, token: &str, key: &str, body: &str| {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nAuthorization: Bearer {token}\r\nIdempotency-Key: {key}\r\n"
+        );
+        let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+        server.raw(format!("{head}Content-Type: application/json\r\n{length}\r\n{body}").as_bytes()).unwrap()
+    };
+    let (tenant, like) = (user(2), "/api/properties/10/like/");
+    let (first, again) =
+        (post("/api/notifications/", &tenant, "a", "{}"), post("/api/notifications/", &tenant, "a", "{}"));
+    assert_eq!((first.status, again.status, first.body), (403, 403, again.body));
+    assert_eq!(post(like, &tenant, "a", "").status, 422);
+    let large = json!({"reason": "x".repeat(70_000)}).to_string();
+    assert_eq!(post(like, &tenant, "b", &large).status, 413);
+    assert_eq!(post(like, &tenant, "b", "{}").status, 422);
+    assert_eq!(post(like, &tenant, "b", &large).status, 413);
+    // Somebody else's key is another key.
+    assert_eq!(post(like, &user(3), "b", "{}").status, 200);
+    // What comes behind a kept refusal on the same connection is read.
+    let two = format!(
+        "POST /api/notifications/ HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {tenant}\r\nIdempotency-Key: c\r\nContent-Length: 2\r\nContent-Type: application/json\r\n\r\n{{}}GET /health/live HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+    );
+    let answers = server.raw(two.as_bytes()).unwrap();
+    assert_eq!(answers.status, 403);
+}
+
+#[test]
+fn filters_and_paging_as_the_contract_has_them() {
+    let server = Server::start();
+    server.put_world();
+    server.put_property(11);
+    server.like(2, 10);
+    server.like(2, 11);
+    let cases = [
+        (200, "is_read=true"),
+        (400, "is_read=True"),
+        (400, "is_read=1"),
+        (400, "is_read="),
+        (200, "channel=&type="),
+        (400, "channel=both"),
+        (404, "page=0"),
+        (404, "page=x"),
+        (404, "page=3&page_size=1"),
+        (200, "page_size=0"),
+        (200, "page_size=1000"),
+        (200, "page_size=x"),
+    ];
+    for (status, query) in cases {
+        let reply = server.call("GET", &format!("/api/notifications/?{query}"), &user(1), Value::Null);
+        assert_eq!(reply.status, status, "{query}: {}", reply.body);
+    }
+    let page =
+        server.call("GET", "/api/notifications?type=property_like&page_size=1&is_read=false", &user(1), Value::Null);
+    let next = page.body["data"]["next"].as_str().unwrap();
+    assert!(next.starts_with("http://h/api/notifications?"), "{next}");
+    for kept in ["type=property_like", "page_size=1", "is_read=false", "page=2"] {
+        assert!(next.contains(kept), "{next} lost {kept}");
+    }
+    let texts = [(1_000, 200), (1_001, 400)];
+    for (length, status) in texts {
+        let reason = json!({"reason": "ñ".repeat(length)});
+        assert_eq!(server.call("POST", "/api/properties/10/reject/", &user(3), reason).status, status, "{length}");
+    }
+}
+
+#[test]
 fn one_connection_too_many_is_told_when_to_come_back() {
     let server = Server::start_with(&[("HABITTOD_LIMITS_CONNECTIONS", "2")]);
     let _open = (server.connect("property", 1), server.connect("tenant", 1));

@@ -254,7 +254,8 @@ fn every_message_by_everybody() {
         for (name, message, heard) in messages(id) {
             device.send(&message);
             let answers = if name == "ping" { vec![device.next().unwrap()] } else { device.all() };
-            let of = |answer: &Value| answer.get("code").unwrap_or(&answer["type"]).as_str().unwrap().to_owned();
+            let of =
+                |answer: &Value| answer.get("code").unwrap_or_else(|| &answer["type"]).as_str().unwrap().to_owned();
             let expected: Vec<&str> = Some(heard[place]).filter(|heard| !heard.is_empty()).into_iter().collect();
             assert_eq!(answers.iter().map(of).collect::<Vec<_>>(), expected, "{name} by {who}");
             let foreign = answers
