@@ -21,4 +21,5 @@ mod roles;
 mod rolling;
 mod server;
 mod sign_in;
+mod statuses;
 mod tokens;
