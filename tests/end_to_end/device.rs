@@ -31,7 +31,7 @@ impl Device {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let token = crate::server::user(user);
         let url = format!("ws://{address}/ws/{channel}-notifications/{user}/?token={token}");
-        tungstenite::client(url, stream).ok().map(|(socket, _)| Self { socket })
+        tungstenite::client(url, stream).ok().map(|(socket, _)| Self { socket, channel: channel.to_owned() })
     }
 
     /// Another handle of its stream, to end it from elsewhere.
