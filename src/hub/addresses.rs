@@ -39,6 +39,12 @@ impl Addresses {
         }
     }
 
+    /// All connections.
+    #[cfg(test)]
+    pub(super) fn connections(&self) -> u32 {
+        self.known.iter().map(|(_, known)| known.connections).sum()
+    }
+
     pub(super) fn at(&self, place: u32) -> IpAddr {
         self.known.get(place as usize).map_or_else(|| IpAddr::from([0; 4]), |known| known.address)
     }

@@ -15,6 +15,8 @@ mod rates;
 mod replay;
 mod requests;
 mod sign_in;
+#[cfg(test)]
+mod tests;
 mod user_index;
 mod users;
 

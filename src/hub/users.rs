@@ -62,6 +62,14 @@ impl Users {
         self.inboxes.get(&user).map_or(0, |inbox| inbox[channel as usize].waiting)
     }
 
+    /// Unread and waiting.
+    #[cfg(test)]
+    pub(super) fn counts(&self, user: UserId, channel: Channel) -> (u32, u32) {
+        self.inboxes
+            .get(&user)
+            .map_or((0, 0), |inbox| (inbox[channel as usize].unread, inbox[channel as usize].waiting))
+    }
+
     pub(super) fn created(&mut self, user: UserId, channel: Channel) {
         let inbox = &mut self.inboxes.entry(user).or_default()[channel as usize];
         inbox.unread += 1;

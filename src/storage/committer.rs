@@ -1,6 +1,9 @@
 //! Owns the only thread that writes: it gathers what is queued into one transaction, syncs it, and only then tells.
 //! Never waits for more to come, but for receipts, which may ride along. Enter at [`Committer::run`].
 
+#[cfg(test)]
+pub(crate) mod stepwise;
+
 use super::Depth;
 use super::apply::Writer;
 use super::job::{Answer, Ask, Change, Errand, Job, Outcome};
@@ -87,28 +90,32 @@ impl Committer {
     /// Until the queue is closed and empty.
     pub(super) fn run(mut self, errands: &Receiver<Errand>) {
         while let Some(batch) = self.gather(errands) {
-            if !batch.jobs.is_empty() {
-                self.commit(batch.jobs);
-            }
-            if !batch.entries.is_empty() {
-                self.held.extend(batch.entries);
-                self.follow();
-            }
-            self.depth.writes.fetch_sub(batch.errands, Ordering::Relaxed);
-            if self.rows.must_file() {
-                self.file();
-            }
-            for ask in batch.asks {
-                self.depth.reads.fetch_add(1, Ordering::Relaxed);
-                if self.reader.send(ask).is_err() {
-                    self.depth.reads.fetch_sub(1, Ordering::Relaxed);
-                }
-            }
+            self.carry_out(batch);
         }
         self.file();
         // Leaves a tidy file: nothing to recover, nothing but the database to copy.
         if let Err(e) = self.rows.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
             self.post.post(Letter::Health(Some(e.to_string())));
+        }
+    }
+
+    fn carry_out(&mut self, batch: Batch) {
+        if !batch.jobs.is_empty() {
+            self.commit(batch.jobs);
+        }
+        if !batch.entries.is_empty() {
+            self.held.extend(batch.entries);
+            self.follow();
+        }
+        self.depth.writes.fetch_sub(batch.errands, Ordering::Relaxed);
+        if self.rows.must_file() {
+            self.file();
+        }
+        for ask in batch.asks {
+            self.depth.reads.fetch_add(1, Ordering::Relaxed);
+            if self.reader.send(ask).is_err() {
+                self.depth.reads.fetch_sub(1, Ordering::Relaxed);
+            }
         }
     }
 

@@ -11,6 +11,9 @@ mod queries;
 mod reader;
 mod schema;
 
+#[cfg(test)]
+pub(crate) use committer::stepwise;
+
 use crate::clock::Clock;
 use crate::inbox::Postbox;
 use file::{DatabaseFile, OpenError};
