@@ -1,9 +1,10 @@
 //! Owns the tests of the hub as a whole: conversations word by word, and a simulated life of many devices.
-//! Never opens a socket. Enter at `simulation`; `stage` is what they are played on.
+//! Never opens a socket. Enter at `transcripts` and `simulation`; `stage` is what they are played on.
 
 mod random;
 mod simulation;
 mod stage;
+mod transcripts;
 mod wire;
 
 use super::Rules;
