@@ -25,7 +25,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 /// Lives that `cargo test` lives, and the steps of each.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 50;
 const STEPS: usize = 400;
 
 #[test]
