@@ -1,5 +1,5 @@
 //! The real binary over real sockets, with tungstenite's client. One test binary; the rooms:
-//! `server` starts and kills it and speaks HTTP, `device` is a client's socket.
+//! `server` starts and kills it and speaks HTTP, `device` is a client's socket, `disk` stands between it and its files.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
@@ -8,6 +8,7 @@ mod delivery;
 mod described;
 mod description;
 mod device;
+mod disk;
 mod django;
 mod exposition;
 mod http;
@@ -16,6 +17,7 @@ mod metrics;
 mod mobile_app;
 mod nodes;
 mod operation;
+mod power_loss;
 mod redis;
 mod roles;
 mod rolling;

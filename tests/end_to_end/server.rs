@@ -2,14 +2,15 @@
 
 use crate::described;
 use crate::device::Device;
+use crate::disk::Disk;
 use habittod::auth::Signer;
 use habittod::clock::Clock;
 use habittod::matching::UserId;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -18,7 +19,8 @@ pub(crate) const SECRET: &str = "end-to-end-secret-0123456789abcdef0123456789abc
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Server {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
+    _owned: Option<tempfile::TempDir>,
     env: Vec<(&'static str, String)>,
     process: Child,
     pub(crate) address: SocketAddr,
@@ -54,14 +56,31 @@ impl Server {
     }
 
     fn start_unread_in<V: ToString>(folder: tempfile::TempDir, env: &[(&'static str, V)]) -> (Self, Log) {
-        let env: Vec<_> = env.iter().map(|(name, value)| (*name, value.to_string())).collect();
-        let Running { process, address, admin, log } = spawn(folder.path(), &env);
-        (Self { folder, env, process, address, admin, log: std::thread::spawn(Vec::new) }, log)
+        let env = env.iter().map(|(name, value)| (*name, value.to_string())).collect();
+        Self::try_start(folder.path().to_owned(), Some(folder), env).unwrap()
+    }
+
+    /// On a disk that is listened in to, or fails; where it does not start, how it ended.
+    pub(crate) fn start_on(disk: &Disk, records: bool, env: &[(&'static str, &str)]) -> Result<Self, ExitStatus> {
+        let more = env.iter().map(|(name, value)| (*name, (*value).to_owned()));
+        let env = disk.env(records).into_iter().chain(more).collect();
+        let (mut server, log) = Self::try_start(disk.folder.path().to_owned(), None, env)?;
+        server.log = keep(log);
+        Ok(server)
+    }
+
+    fn try_start(
+        folder: PathBuf,
+        owned: Option<tempfile::TempDir>,
+        env: Vec<(&'static str, String)>,
+    ) -> Result<(Self, Log), ExitStatus> {
+        let Running { process, address, admin, log } = spawn(&folder, &env)?;
+        Ok((Self { folder, _owned: owned, env, process, address, admin, log: std::thread::spawn(Vec::new) }, log))
     }
 
     /// What it said on standard error. After its end.
     pub(crate) fn complaints(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("stderr")).unwrap()
+        std::fs::read_to_string(self.folder.join("stderr")).unwrap()
     }
 
     /// `kill -9`, and up again on the same database.
@@ -79,7 +98,7 @@ impl Server {
 
     /// Another command of the program, with this server's configuration.
     pub(crate) fn command(&self, args: &[&str]) -> std::process::Output {
-        program(self.folder.path(), &self.env).args(args).output().unwrap()
+        program(&self.folder, &self.env).args(args).output().unwrap()
     }
 
     /// The digest of all its rows.
@@ -99,7 +118,7 @@ impl Server {
     }
 
     pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
+        &self.folder
     }
 
     /// Sends a signal, by its name.
@@ -108,7 +127,7 @@ impl Server {
     }
 
     /// How it ended.
-    pub(crate) fn wait(&mut self) -> std::process::ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         self.process.wait().unwrap()
     }
 
@@ -122,7 +141,7 @@ impl Server {
     }
 
     pub(crate) fn restart(&mut self) {
-        let Running { process, address, admin, log } = spawn(self.folder.path(), &self.env);
+        let Running { process, address, admin, log } = spawn(&self.folder, &self.env).unwrap();
         (self.process, self.address, self.admin, self.log) = (process, address, admin, keep(log));
     }
 
@@ -238,8 +257,8 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> (String, String) {
     (head.to_owned(), body.to_owned())
 }
 
-/// Starts it on a port that the kernel chooses; its first log line tells which.
-fn spawn(folder: &Path, env: &[(&'static str, String)]) -> Running {
+/// Starts it on a port that the kernel chooses; its first log line tells which, or there is none, and it has ended.
+fn spawn(folder: &Path, env: &[(&'static str, String)]) -> Result<Running, ExitStatus> {
     let mut process = program(folder, env)
         .arg("serve")
         .stdout(Stdio::piped())
@@ -248,12 +267,14 @@ fn spawn(folder: &Path, env: &[(&'static str, String)]) -> Running {
         .unwrap();
     let mut log = BufReader::new(process.stdout.take().unwrap());
     let mut line = String::new();
-    log.read_line(&mut line).unwrap();
+    if log.read_line(&mut line).unwrap() == 0 {
+        return Err(process.wait().unwrap());
+    }
     let complaints = || std::fs::read_to_string(folder.join("stderr"));
     let first: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}{:?}", complaints()));
     let address = |listener: &str| first[listener][0].as_str().unwrap().parse().unwrap();
     let (address, admin) = (address("listen"), address("admin"));
-    Running { process, address, admin, log }
+    Ok(Running { process, address, admin, log })
 }
 
 /// Reads it to its end, whoever wants it: a full pipe would lose lines.
