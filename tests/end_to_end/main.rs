@@ -11,6 +11,7 @@ mod device;
 mod disk;
 mod django;
 mod exposition;
+mod faults;
 mod http;
 mod logs;
 mod metrics;

@@ -1,0 +1,147 @@
+//! A disk that fails, once or for a while, or takes its time; descriptors that run out. What is promised then: 503 and
+//! nothing changed, reads and sockets go on, and all is well again without a restart.
+
+use crate::disk::{Disk, Errno};
+use crate::server::{Reply, Server, service, user};
+use habittod::clock::Clock;
+use serde_json::{Value, json};
+use std::net::TcpStream;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+const ERRORS: [Errno; 3] = [Errno::Io, Errno::NoSpace, Errno::ReadOnly];
+
+fn post(server: &Server, message: &str) -> Option<Reply> {
+    let note = json!({"user": 1, "channel": "property", "message": message});
+    server.try_call("POST", "/api/notifications/", Some(&service()), Some(&note))
+}
+
+fn messages(server: &Server) -> Vec<String> {
+    let page = server.call("GET", "/api/notifications/?page_size=100", &user(1), Value::Null).body;
+    let rows = page["data"]["results"].as_array().unwrap();
+    rows.iter().map(|row| row["message"].as_str().unwrap().to_owned()).collect()
+}
+
+fn assert_refused(reply: &Reply) {
+    assert_eq!(reply.status, 503, "{}", reply.body);
+    assert!(reply.head.contains("\r\nRetry-After: "), "{}", reply.head);
+}
+
+/// The first call of a new server that touches the disk fails, then the second, and so on, until none is left.
+#[test]
+fn whichever_call_fails_nothing_promised_is_lost_and_the_next_start_works() {
+    for n in 1.. {
+        let disk = Disk::new();
+        disk.fail_one(n, ERRORS[n as usize % ERRORS.len()]);
+        let mut told = None;
+        match Server::start_on(&disk, false, &[]) {
+            Err(ended) => assert!(matches!(ended.code(), Some(1 | 3)), "call {n}: {ended}"),
+            Ok(mut server) => {
+                let reply = post(&server, "uno").unwrap();
+                told = Some(reply.status);
+                if reply.status != 201 {
+                    assert_refused(&reply);
+                    assert_eq!(messages(&server), Vec::<String>::new(), "call {n}");
+                    let again = post(&server, "dos").unwrap();
+                    assert_eq!(again.status, 201, "call {n} failed once: {}", again.body);
+                }
+                server.kill();
+            }
+        }
+        let was_reached = disk.calls() >= n;
+        disk.heal();
+        let server = Server::start_on(&disk, false, &[]).unwrap_or_else(|ended| panic!("after call {n}: {ended}"));
+        let expected: &[&str] = match told {
+            None => &[],
+            Some(201) => &["uno"],
+            Some(_) => &["dos"],
+        };
+        assert_eq!(messages(&server), expected, "call {n}");
+        if !was_reached {
+            assert!(n > 20, "only {n} calls");
+            return;
+        }
+    }
+}
+
+#[test]
+fn while_writing_fails_the_rest_goes_on_and_it_heals_by_itself() {
+    let disk = Disk::new();
+    let server = Server::start_on(&disk, false, &[]).unwrap();
+    server.put_world();
+    let mut device = server.connect("property", 1);
+    device.all();
+    for (n, error) in ERRORS.into_iter().enumerate() {
+        disk.fail(error);
+        assert_refused(&post(&server, "lost").unwrap());
+        assert_refused(&server.call("POST", "/api/properties/10/like/", &user(2), Value::Null));
+        let ready = server.try_call("GET", "/health/ready", None, None).unwrap();
+        assert_refused(&ready);
+        assert!(ready.body["data"]["detail"].as_str().unwrap().starts_with("storage: "), "{}", ready.body);
+        assert_eq!(server.try_call("GET", "/health/live", None, None).unwrap().status, 200);
+        assert_eq!(messages(&server).len(), n, "reads go on, and nothing changed");
+        assert_eq!(device.so_far(), Vec::<Value>::new(), "sockets go on, and hear of nothing");
+        disk.heal();
+        let is_ready = || server.try_call("GET", "/health/ready", None, None).is_some_and(|reply| reply.status == 200);
+        assert!((0..1_000_000).any(|_| is_ready()), "never ready again after {error:?}");
+        assert_eq!(post(&server, &format!("kept {n}")).unwrap().status, 201);
+        assert_eq!(device.next().unwrap()["message"], format!("kept {n}"));
+    }
+}
+
+#[test]
+fn a_slow_disk_holds_up_nobody_but_who_waits_for_it() {
+    let disk = Disk::new();
+    let server = Server::start_on(&disk, false, &[("HABITTOD_LIMITS_STORAGE_QUEUE", "1")]).unwrap();
+    server.put_world();
+    let mut device = server.connect("property", 1);
+    device.all();
+    disk.hold_syncs();
+    let answered = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| {
+            let reply = post(&server, "uno").unwrap();
+            answered.store(true, Ordering::SeqCst);
+            reply.status
+        });
+        let live = || server.try_call("GET", "/health/live", None, None).unwrap().status;
+        assert!((0..1_000_000).any(|_| live() == 200 && disk.held() > 0));
+        assert_eq!(device.so_far(), Vec::<Value>::new(), "not told before it is synced");
+        assert_refused(&post(&server, "dos").unwrap()); // the queue is full
+        assert!(!answered.load(Ordering::SeqCst));
+        disk.heal();
+        assert_eq!(slow.join().unwrap(), 201);
+    });
+    assert_eq!(device.next().unwrap()["message"], "uno");
+    assert_eq!(messages(&server), ["uno"]);
+}
+
+#[test]
+fn without_descriptors_the_loop_neither_spins_nor_goes_deaf() {
+    let disk = Disk::new();
+    let server = Server::start_on(&disk, false, &[("HABITTOD_LIMITS_WS_MESSAGES_PER_SECOND", "0")]).unwrap();
+    let mut device = server.connect("property", 1);
+    device.all();
+    let pid = server.pid().to_string();
+    assert!(Command::new("prlimit").args(["--pid", &pid, "--nofile=40:40"]).status().unwrap().success());
+    // Each may make the kernel refuse once; after that, a loop that spun would ask it once a turn or more.
+    let clients: Vec<TcpStream> = (0..60).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+    device.so_far();
+    let (clock, before) = (Clock::start(), disk.refused_accepts());
+    let refused = || disk.refused_accepts() - before;
+    while refused() < 15 {
+        device.so_far();
+    }
+    let elapsed_ms = clock.now().monotonic_ms();
+    assert!(refused() <= elapsed_ms / 100 + 3, "{} in {elapsed_ms} ms", refused());
+    drop(clients);
+    assert_eq!(server.try_call("GET", "/health/live", None, None).unwrap().status, 200);
+}
+
+#[test]
+fn a_second_server_on_the_same_file_says_so() {
+    let disk = Disk::new();
+    let first = Server::start_on(&disk, false, &[]).unwrap();
+    assert_eq!(Server::start_on(&disk, false, &[]).err().and_then(|ended| ended.code()), Some(3));
+    assert_eq!(first.try_call("GET", "/health/ready", None, None).unwrap().status, 200);
+}
