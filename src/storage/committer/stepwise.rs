@@ -159,6 +159,11 @@ impl Store {
         self.db().pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
     }
 
+    /// What the committer does when nothing has come for a while.
+    pub(crate) fn idle(&mut self) {
+        self.committer.file();
+    }
+
     pub(crate) fn is_failing(&self) -> bool {
         self.committer.failing
     }

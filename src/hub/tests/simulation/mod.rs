@@ -250,7 +250,8 @@ impl World {
         if !self.random.one_in(self.pace) {
             return;
         }
-        match self.random.below(8) {
+        match self.random.below(9) {
+            8 => self.stage.store.idle(),
             0..3 => self.commit(),
             3..5 => self.stage.store.tell(),
             5..7 => self.read_storage(),
