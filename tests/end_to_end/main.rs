@@ -12,6 +12,7 @@ mod disk;
 mod django;
 mod exposition;
 mod faults;
+mod hostile;
 mod http;
 mod logs;
 mod metrics;

@@ -1,0 +1,213 @@
+//! Clients that mean no good, many at once, over real sockets. Each gets what the contract says; meanwhile another
+//! client's pings go on being answered, and the memory stays bounded: counts and bytes decide.
+
+use crate::server::{PATIENCE, Server, service, user};
+use habittod::clock::Clock;
+use serde_json::{Value, json};
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What a server may weigh in the middle of it all, in an unoptimised build.
+const MEMORY_MAX_KIB: u64 = 128 * 1024;
+/// A ping answered later than this is a late one.
+const LATE_MS: u64 = 1_000;
+
+#[test]
+fn hostile_clients_get_their_answers_and_hurt_nobody_else() {
+    let server = Server::start_with(&[
+        ("HABITTOD_LIMITS_WS_MESSAGES_PER_SECOND", "0"),
+        ("HABITTOD_LIMITS_CONNECTIONS_PER_USER", "0"),
+        ("HABITTOD_LIMITS_OUTBOUND", "16 KiB"),
+    ]);
+    server.put_world();
+    let over = AtomicBool::new(false);
+    let (pings, late) = std::thread::scope(|scope| {
+        let watch = scope.spawn(|| ping_until(&server, &over));
+        let attacks: [fn(&Server); 7] =
+            [half_requests, dribbles, oversized, empty_fragments, ping_flood, never_read, connection_storm];
+        let target = &server;
+        let all: Vec<_> = attacks.into_iter().map(|attack| scope.spawn(move || attack(target))).collect();
+        let ended: Vec<_> = all.into_iter().map(|attack| attack.join()).collect();
+        over.store(true, Ordering::SeqCst);
+        let watched = watch.join().unwrap();
+        assert!(ended.iter().all(Result::is_ok));
+        watched
+    });
+    assert!(pings > 10, "{pings} pings");
+    assert_eq!(late, 0, "of {pings} pings");
+    let peak = memory_kib(&server, "VmHWM:");
+    assert!(peak < MEMORY_MAX_KIB, "{peak} KiB at most");
+    assert_eq!(server.try_call("GET", "/health/ready", None, None).unwrap().status, 200);
+}
+
+/// An ordinary client: how many pings were answered, and how many of them late.
+fn ping_until(server: &Server, over: &AtomicBool) -> (u64, u64) {
+    let mut device = server.connect("tenant", 3);
+    device.all();
+    let (clock, mut pings, mut late) = (Clock::start(), 0, 0);
+    while !over.load(Ordering::SeqCst) {
+        let asked_ms = clock.now().monotonic_ms();
+        device.so_far();
+        pings += 1;
+        late += u64::from(clock.now().monotonic_ms() - asked_ms > LATE_MS);
+    }
+    (pings, late)
+}
+
+fn memory_kib(server: &Server, which: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(which)).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+fn stream(server: &Server) -> TcpStream {
+    let stream = TcpStream::connect(server.address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Everything until the server ends it; a reset is an end.
+fn heard(mut stream: TcpStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    match stream.read_to_end(&mut all) {
+        Err(e) if e.kind() != ErrorKind::ConnectionReset => panic!("{e}"),
+        _ => all,
+    }
+}
+
+fn upgraded(server: &Server, id: i64) -> TcpStream {
+    let mut stream = stream(server);
+    let head = format!(
+        "GET /ws/property-notifications/{id}/?token={} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\
+         Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        user(id)
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    let mut byte = [0];
+    while !answer.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).unwrap();
+        answer.push(byte[0]);
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 101 "));
+    stream
+}
+
+/// The code of the close frame that the server's bytes end with.
+fn close_code(bytes: &[u8]) -> Option<u16> {
+    let place = bytes.windows(2).rposition(|two| two[0] == 0x88 && usize::from(two[1]) >= 2)?;
+    Some(u16::from_be_bytes([*bytes.get(place + 2)?, *bytes.get(place + 3)?]))
+}
+
+/// Hundreds that begin a request and say no more.
+fn half_requests(server: &Server) {
+    let halves: Vec<TcpStream> = (0..400)
+        .map(|n| {
+            let mut stream = stream(server);
+            let text = format!("POST /api/properties/10/like/ HTTP/1.1\r\nHost: h\r\nX: {}", "x".repeat(n * 20));
+            stream.write_all(text.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    drop(halves);
+}
+
+/// A byte at a time is as good as all at once.
+fn dribbles(server: &Server) {
+    let body = r#"{"reason": "una por una"}"#;
+    let token = user(2);
+    let text = format!(
+        "POST /api/properties/10/like/ HTTP/1.1\r\nHost: h\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut slow = stream(server);
+    slow.set_nodelay(true).unwrap();
+    text.bytes().for_each(|byte| slow.write_all(&[byte]).unwrap());
+    assert!(heard(slow).starts_with(b"HTTP/1.1 200 "));
+    let mut socket = upgraded(server, 2);
+    socket.set_nodelay(true).unwrap();
+    let close = [0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8];
+    [0x89, 0x81, 0, 0, 0, 0, b'!'].iter().chain(&close).for_each(|byte| socket.write_all(&[*byte]).unwrap());
+    assert_eq!(close_code(&heard(socket)), Some(1000));
+}
+
+/// Too much of everything.
+fn oversized(server: &Server) {
+    let cases = [
+        ("431", format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "x".repeat(1 << 20))),
+        ("414", format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "x".repeat(12_000))),
+        (
+            "413",
+            format!(
+                "POST /api/notifications/ HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\
+                 Content-Type: application/json\r\nContent-Length: 9999999999\r\n\r\n",
+                service()
+            ),
+        ),
+    ];
+    for (status, bytes) in cases {
+        let mut stream = stream(server);
+        // The server may end it before all of it is written.
+        let _ = stream.write_all(bytes.as_bytes());
+        let answer = heard(stream);
+        assert!(answer.starts_with(format!("HTTP/1.1 {status} ").as_bytes()), "{status}: {}", answer.len());
+    }
+    let mut socket = upgraded(server, 2);
+    socket.write_all(&[0x81, 0xff, 0, 0, 0, 0, 0x40, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+    assert_eq!(close_code(&heard(socket)), Some(1009));
+}
+
+/// A message of a million empty fragments is a message.
+fn empty_fragments(server: &Server) {
+    let mut socket = upgraded(server, 2);
+    socket.write_all(&[0x01, 0x80, 0, 0, 0, 0]).unwrap();
+    let thousand = [0x00, 0x80, 0, 0, 0, 0].repeat(1_000);
+    for _ in 0..1_000 {
+        socket.write_all(&thousand).unwrap();
+    }
+    socket.write_all(&[0x80, 0x80, 0, 0, 0, 0, 0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8]).unwrap();
+    let said = heard(socket);
+    assert!(String::from_utf8_lossy(&said).contains("invalid_json"));
+    assert_eq!(close_code(&said), Some(1000));
+}
+
+fn ping_flood(server: &Server) {
+    let mut socket = upgraded(server, 2);
+    let _ = socket.write_all(&[0x89, 0x80, 0, 0, 0, 0].repeat(5_000));
+    let said = heard(socket);
+    // A reset may have overtaken the reason, since the flood was not read to its end.
+    assert!(close_code(&said).is_none_or(|code| code == 1008), "{:?}", close_code(&said));
+}
+
+/// Readers that never read, on a channel where much is said: each is let go, and its memory with it.
+fn never_read(server: &Server) {
+    let deaf: Vec<TcpStream> = (0..20).map(|_| upgraded(server, 1)).collect();
+    let long = "x".repeat(50_000);
+    for n in 0..150 {
+        let note = json!({"user": 1, "channel": "property", "message": "m", "data": {"n": n, "x": long}});
+        assert_eq!(server.call("POST", "/api/notifications/", &service(), note).status, 201);
+    }
+    for socket in deaf {
+        let said = heard(socket);
+        assert_eq!(close_code(&said), Some(1013));
+    }
+    let unread = server.call("GET", "/api/notifications/my/", &user(1), Value::Null);
+    assert_eq!(unread.body["data"]["by_type"]["general"], 150);
+}
+
+/// Connections that come and go as fast as they can.
+fn connection_storm(server: &Server) {
+    for n in 0..2_000 {
+        let mut stream = stream(server);
+        if n % 3 > 0 {
+            stream.write_all(b"GET /health/live HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        }
+        if n % 3 > 1 {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+        }
+    }
+}
