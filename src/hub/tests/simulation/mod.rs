@@ -251,11 +251,11 @@ impl World {
             return;
         }
         match self.random.below(9) {
-            8 => self.stage.store.idle(),
             0..3 => self.commit(),
             3..5 => self.stage.store.tell(),
             5..7 => self.read_storage(),
-            _ => self.stage.store.answer(),
+            7 => self.stage.store.answer(),
+            _ => self.stage.store.idle(),
         }
     }
 
@@ -319,6 +319,9 @@ impl World {
 
     /// Everything that can go on without time does.
     fn rest(&mut self) {
+        for socket in &self.sockets {
+            self.stage.open_window(socket.ticket, &socket.end, 64 * 1024);
+        }
         for _ in 0..1_000 {
             self.server_rests();
             let mut moved = false;
