@@ -13,7 +13,7 @@
 //! a ends, a resets, a window 100             half-closes, breaks off, lets so many bytes wait
 //! notify 1 property hola [times=5]           the backend tells user 1
 //! deactivate 1                               the backend bars user 1
-//! storage holds, storage commits, storage cannot read, storage goes on, storage fails, storage heals
+//! storage holds, storage commits, storage answers, storage cannot read, storage goes on, storage fails, storage heals
 //! wait 30s, wall 1h                          both clocks, or the wall clock alone
 //! drain                                      SIGTERM
 //! {n1} the UUID of row 1, {unknown} of none; {user 1}, {user 1 for=60s}, {service} tokens; {x*100} 100 times x
@@ -128,6 +128,7 @@ impl Play {
             ["drain"] => self.stage.hub.drain(self.stage.now),
             ["storage", "holds"] => self.holds = true,
             ["storage", "commits"] => self.store_works(),
+            ["storage", "answers"] => self.stage.store.answer_all(),
             ["storage", "goes", "on"] => self.holds = false,
             ["storage", "fails"] => self.stage.store.fail(Fault::ReadOnly),
             ["storage", "cannot", "read"] => {

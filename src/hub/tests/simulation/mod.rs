@@ -109,7 +109,7 @@ impl World {
             93..95 => self.storage_fails_or_heals(),
             95 => self.crash(),
             96 => self.rest(),
-            _ => {}
+            _ => self.device_comes_back(),
         }
         self.turn();
     }
@@ -139,7 +139,11 @@ impl World {
         if self.sockets.iter().filter(|socket| !socket.over).count() >= 10 {
             return;
         }
-        let (UserId(user), channel) = self.somebody();
+        let (user, channel) = self.somebody();
+        self.connect_as(user, channel);
+    }
+
+    fn connect_as(&mut self, UserId(user): UserId, channel: Channel) {
         let window = [64, 700, 64 * 1024][self.random.below(3) as usize];
         let mood = [Mood::Answers, Mood::Answers, Mood::Slow, Mood::Mute][self.random.below(4) as usize];
         let Some((ticket, end)) = self.stage.accept(window) else { return };
@@ -238,6 +242,20 @@ impl World {
             _ => self.stage.reset(socket.ticket, &socket.end),
         }
         socket.over = true;
+    }
+
+    /// It reads and answers what there is, breaks off and connects anew.
+    fn device_comes_back(&mut self) {
+        let Some(place) = self.some_socket() else { return };
+        self.sockets[place].mood = Mood::Answers;
+        self.reads(place, usize::MAX);
+        self.turn();
+        self.check();
+        let Some(socket) = self.sockets.get_mut(place) else { return };
+        self.stage.reset(socket.ticket, &socket.end);
+        socket.over = true;
+        let (user, channel) = (socket.user, socket.channel);
+        self.connect_as(user, channel);
     }
 
     fn device_changes_its_mood(&mut self) {
