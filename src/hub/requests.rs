@@ -169,6 +169,10 @@ impl<S> Hub<S> {
             self.admit(ticket, Admitted { route, caller, expires_ms, accept: Some(accept) });
             return Ok(0);
         }
+        if self.is_too_late(ticket) {
+            self.effects.events.push(Event::Refused { cause: "draining", status: 503 });
+            return Err(Reply::unavailable("Shutting down.", 1 + self.jitter(ticket, 5)));
+        }
         let claims = self.authenticate(now, request, false);
         let asker = match claims {
             Ok(Claims { caller: Caller::User(user), .. }) => Some(Asker::User(user)),

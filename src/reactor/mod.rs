@@ -30,12 +30,14 @@ const ACCEPTS_MAX: usize = 256;
 const EVENTS: usize = 1_024;
 /// After the kernel has refused a connection for lack of descriptors: when it is asked again.
 const ACCEPT_AGAIN_MS: u64 = 100;
-/// After the drain: how long the last connections may take.
-const AFTER_DRAIN: Duration = Duration::from_secs(5);
+/// After the drain: how long the last connections may take. Of the 5 seconds that a stop may take then, one is for the
+/// disk.
+const AFTER_DRAIN: Duration = Duration::from_secs(4);
 const WAKER: Token = Token(usize::MAX);
 
 struct Listener {
-    inner: TcpListener,
+    /// `None` once no more are let in.
+    inner: Option<TcpListener>,
     door: Door,
     /// Clients may be waiting, from this moment on (0: now).
     accept_at_ms: Option<u64>,
@@ -76,7 +78,7 @@ impl Entrance {
         let bound = inner.local_addr()?;
         let token = Token(WAKER.0 - 1 - self.listeners.len());
         self.poll.registry().register(&mut inner, token, Interest::READABLE)?;
-        self.listeners.push(Listener { inner, door, accept_at_ms: Some(0) });
+        self.listeners.push(Listener { inner: Some(inner), door, accept_at_ms: Some(0) });
         Ok(bound)
     }
 }
@@ -209,8 +211,12 @@ impl Reactor {
             if listener.accept_at_ms.is_none_or(|at_ms| at_ms > now_ms) {
                 continue;
             }
+            let Some(inner) = &listener.inner else {
+                listener.accept_at_ms = None;
+                continue;
+            };
             for _ in 0..ACCEPTS_MAX {
-                match listener.inner.accept() {
+                match inner.accept() {
                     Ok((stream, peer)) => {
                         let Ok(ticket) =
                             self.hub.accept(now, Socket::new(stream), peer.ip().to_canonical(), listener.door)
@@ -270,14 +276,21 @@ impl Reactor {
                     self.journal.obey(level);
                 }
                 Letter::Stop if self.stop_at_ms.is_some() => self.stopped = true,
-                Letter::Stop => {
-                    self.listeners.clear();
-                    self.hub.drain(now);
-                    let all = self.hub.drain_time() + AFTER_DRAIN;
-                    self.stop_at_ms = Some(now.monotonic_ms() + all.as_millis() as u64);
-                }
+                Letter::Stop => self.stop(now),
             }
         }
+    }
+
+    /// Lets nobody in any more, but whoever watches the rest. Who has come already is told so: closing the listener
+    /// would cut them off.
+    fn stop(&mut self, now: Now) {
+        let public = |listener: &&mut Listener| listener.door == Door::Public;
+        self.listeners.iter_mut().filter(public).for_each(|listener| listener.accept_at_ms = Some(0));
+        self.accept(now);
+        self.listeners.iter_mut().filter(public).for_each(|listener| listener.inner = None);
+        self.hub.drain(now);
+        let all = self.hub.drain_time() + AFTER_DRAIN;
+        self.stop_at_ms = Some(now.monotonic_ms() + all.as_millis() as u64);
     }
 
     fn submit(&mut self) {

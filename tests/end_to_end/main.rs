@@ -1,8 +1,9 @@
 //! The real binary over real sockets, with tungstenite's client. One test binary; the rooms:
-//! `server` starts and kills it and speaks HTTP, `device` is a client's socket.
+//! `server` starts and kills it and speaks HTTP, `device` is a client's socket, `crowd` are thousands.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod crowd;
 mod delivery;
 mod device;
 mod http;

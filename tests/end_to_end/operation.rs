@@ -1,7 +1,12 @@
 //! What an operator does: reload, stop, try the demo.
 
-use crate::server::{Server, user};
+use crate::crowd::{Crowd, Heard};
+use crate::server::{Server, service, user};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 
 #[test]
 fn the_demo_introduces_itself() {
@@ -52,4 +57,94 @@ fn a_stop_says_goodbye_and_ends_well() {
     assert_eq!(device.next(), Err(1001));
     drop(device);
     assert_eq!(server.wait().code(), Some(0));
+}
+
+/// A stop in the middle of everything: 2,000 people are told something, a request is half sent, and all come back to
+/// the next server.
+#[test]
+fn a_stop_loses_and_doubles_nothing() {
+    const CROWD: usize = 2_000;
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
+    let mut server = Server::start_with(&[("HABITTOD_SERVER_DRAIN", "2s")]);
+    let mut crowd = Crowd::connect(&server, CROWD);
+    let mut got: HashMap<(usize, String), usize> = HashMap::new();
+    let note =
+        |message: &str| json!({"users": (1..=CROWD).collect::<Vec<_>>(), "channel": "tenant", "message": message});
+    let mut half = TcpStream::connect(server.address).unwrap();
+    let body = note("in hand").to_string();
+    let head = format!(
+        "POST /api/notifications/ HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        service(),
+        body.len()
+    );
+    half.write_all(head.as_bytes()).unwrap();
+    let mut kept = TcpStream::connect(server.address).unwrap();
+    let ready = "GET /health/ready HTTP/1.1\r\nHost: h\r\n\r\n";
+    assert!(one_answer(&mut kept, ready).starts_with("HTTP/1.1 200 "));
+
+    assert_eq!(server.call("POST", "/api/notifications/", &service(), note("before")).status, 201);
+    server.signal("-TERM");
+    let refused = std::iter::repeat_with(|| one_answer(&mut kept, ready)).find(|answer| !answer.contains(" 200 "));
+    let refused = refused.unwrap();
+    assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("Retry-After: "), "{refused}");
+    half.write_all(body.as_bytes()).unwrap();
+    let mut note_down = |id, heard| match heard {
+        Heard::Message(message) if message["type"] == "general" => {
+            *got.entry((id, message["message"].as_str().unwrap().to_owned())).or_default() += 1;
+        }
+        Heard::Message(_) => {}
+        Heard::Closed(code) => assert_eq!(code, 1001),
+    };
+    crowd.read_all(&mut note_down);
+    while crowd.open() > 0 {
+        crowd.turn(&mut note_down);
+    }
+    let mut answer = String::new();
+    half.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201 "), "a request in hand is finished: {answer}");
+    assert_eq!(server.wait().code(), Some(0));
+
+    server.restart();
+    let mut crowd = Crowd::connect(&server, CROWD);
+    let note_all = server.call("POST", "/api/notifications/", &service(), note("after"));
+    assert_eq!(note_all.status, 201);
+    let last = std::cell::Cell::new(0);
+    let mut note_down = |id, heard| {
+        if let Heard::Message(message) = heard
+            && message["type"] == "general"
+        {
+            let text = message["message"].as_str().unwrap().to_owned();
+            last.set(last.get() + usize::from(text == "after"));
+            *got.entry((id, text)).or_default() += 1;
+        }
+    };
+    crowd.read_all(&mut note_down);
+    while last.get() < CROWD {
+        crowd.turn(&mut note_down);
+    }
+    for id in 1..=CROWD {
+        for text in ["before", "in hand", "after"] {
+            assert_eq!(got.get(&(id, text.to_owned())), Some(&1), "user {id}: {text}");
+        }
+    }
+}
+
+/// The answer to a request on a connection that is kept.
+fn one_answer(stream: &mut TcpStream, request: &str) -> String {
+    // A server on its way out may have closed it already; then there is no answer either.
+    let _ = stream.write_all(request.as_bytes());
+    let (mut got, mut part) = (Vec::new(), [0; 4_096]);
+    loop {
+        let count = stream.read(&mut part).unwrap();
+        got.extend(&part[..count]);
+        let text = String::from_utf8_lossy(&got).into_owned();
+        let whole = text.split_once("\r\n\r\n").is_some_and(|(head, body)| {
+            let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
+            body.len() >= length.parse().unwrap()
+        });
+        if whole || count == 0 {
+            return text;
+        }
+    }
 }
