@@ -5,7 +5,7 @@ use crate::api::command::Command;
 use crate::config::Level;
 use crate::hub::Rules;
 use crate::matching::UserId;
-use crate::storage::job::{Outcome, Ticket};
+use crate::storage::job::{Outcome, Pulse, Ticket};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -22,8 +22,12 @@ pub enum Letter {
     Checked { ticket: Ticket, found: Option<(UserId, String)>, cost: u64 },
     /// Writing fails (why), or works again.
     Health(Option<String>),
-    /// SIGHUP, and the configuration was right: what to obey from now on.
-    Reload { rules: Box<Rules>, level: Level },
+    /// SIGHUP, and the configuration was right: what to obey from now on. `done` goes once it is obeyed.
+    Reload { rules: Box<Rules>, level: Level, restart: Vec<&'static str>, done: Sender<()> },
+    /// SIGHUP, and the configuration was wrong: all that is, and nothing changes.
+    NotReloaded { mistakes: Vec<String> },
+    /// On its way through the loop and the committer.
+    Pulse(Pulse),
     /// SIGTERM or SIGINT.
     Stop,
 }

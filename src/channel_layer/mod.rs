@@ -22,6 +22,7 @@ impl ChannelLayer {
             match errand {
                 Errand::Write(job) => self.storage.write(job),
                 Errand::ReadAfter(ask) => self.storage.read_after_writes(ask),
+                Errand::Pulse(pulse) => self.storage.pulse(pulse),
             }
         }
     }

@@ -6,6 +6,7 @@ mod check;
 mod demo;
 mod import;
 mod serve;
+mod systemd;
 mod token;
 
 use crate::config::{self, Config, Mistakes};

@@ -65,4 +65,12 @@ pub enum Event {
     Draining {
         open: usize,
     },
+    /// Another configuration is obeyed, but for these keys, which need a restart.
+    Reloaded {
+        restart: Vec<&'static str>,
+    },
+    /// A configuration was wrong; nothing changes.
+    NotReloaded {
+        mistakes: Vec<String>,
+    },
 }

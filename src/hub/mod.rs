@@ -183,13 +183,22 @@ impl<S> Hub<S> {
         }
     }
 
-    /// New limits, keys and origins; open connections stay.
-    pub fn obey(&mut self, rules: Rules) {
+    /// New limits, keys and origins; open connections stay, and obey them from now on.
+    pub fn obey(&mut self, now: Now, rules: Rules) {
         let (requests, handshakes) = rates_of(&rules.limits);
         self.requests = requests;
         self.logins = Logins::new(&rules.limits);
         self.handshakes.0 = handshakes;
         self.rules = rules;
+        // A deadline may lie nearer now than the one that is filed.
+        let open = |(key, entry): (usize, &Entry<S>)| match &entry.connection.state {
+            State::Feed(feed) if feed.phase != Phase::Loading => {
+                Some(Ticket { key: key as u32, generation: entry.connection.generation })
+            }
+            _ => None,
+        };
+        let open: Vec<Ticket> = self.table.iter().filter_map(open).collect();
+        open.into_iter().for_each(|ticket| self.feed_due(now, ticket));
     }
 
     /// A new connection; given back where there is no room even to say so.

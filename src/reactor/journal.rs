@@ -50,6 +50,9 @@ fn describe(event: &Event) -> (Level, &'static str) {
         Event::StorageFailing { .. } => (Level::Error, "storage_failing"),
         Event::StorageWorks => (Level::Warn, "storage_works"),
         Event::Draining { .. } => (Level::Info, "draining"),
+        Event::Reloaded { restart } if restart.is_empty() => (Level::Info, "reloaded"),
+        Event::Reloaded { .. } => (Level::Warn, "reloaded"),
+        Event::NotReloaded { .. } => (Level::Error, "not_reloaded"),
     }
 }
 
@@ -76,5 +79,7 @@ fn fields(event: &Event) -> Value {
         Event::StorageFailing { why } => json!({ "why": why }),
         Event::StorageWorks => json!({}),
         Event::Draining { open } => json!({ "open": open }),
+        Event::Reloaded { restart } => json!({ "needs_restart": restart }),
+        Event::NotReloaded { mistakes } => json!({ "mistakes": mistakes }),
     }
 }

@@ -8,6 +8,7 @@ mod socket;
 use crate::api::routes::Door;
 use crate::channel_layer::ChannelLayer;
 use crate::clock::{Clock, Now};
+use crate::hub::event::Event;
 use crate::hub::{Hub, Rules};
 use crate::inbox::{Letter, Postbox, post_office};
 use crate::log::Log;
@@ -39,6 +40,8 @@ struct Listener {
     /// `None` once no more are let in.
     inner: Option<TcpListener>,
     door: Door,
+    /// Somebody else listens on it, too, and goes on when we stop.
+    passed: bool,
     /// Clients may be waiting, from this moment on (0: now).
     accept_at_ms: Option<u64>,
 }
@@ -72,13 +75,22 @@ impl Entrance {
 
     /// Binds an address; gives back what the kernel made of it.
     pub fn listen(&mut self, address: SocketAddr, door: Door) -> io::Result<SocketAddr> {
-        let mut inner = TcpListener::bind(address)?;
+        self.add(TcpListener::bind(address)?, door, false)
+    }
+
+    /// Takes a socket that listens already; gives back its address.
+    pub fn adopt(&mut self, socket: std::net::TcpListener, door: Door) -> io::Result<SocketAddr> {
+        socket.set_nonblocking(true)?;
+        self.add(TcpListener::from_std(socket), door, true)
+    }
+
+    fn add(&mut self, mut inner: TcpListener, door: Door, passed: bool) -> io::Result<SocketAddr> {
         // Small frames must not wait for others. What a listener is told, the sockets that come from it inherit.
         rustix::net::sockopt::set_tcp_nodelay(&inner, true)?;
         let bound = inner.local_addr()?;
         let token = Token(WAKER.0 - 1 - self.listeners.len());
         self.poll.registry().register(&mut inner, token, Interest::READABLE)?;
-        self.listeners.push(Listener { inner: Some(inner), door, accept_at_ms: Some(0) });
+        self.listeners.push(Listener { inner: Some(inner), door, passed, accept_at_ms: Some(0) });
         Ok(bound)
     }
 }
@@ -271,9 +283,20 @@ impl Reactor {
                 Letter::Hashed { ticket, command } => self.hub.hashed(now, ticket, command),
                 Letter::Checked { ticket, found, cost } => self.hub.checked(now, ticket, found, cost),
                 Letter::Health(failure) => self.hub.health(failure),
-                Letter::Reload { rules, level } => {
-                    self.hub.obey(*rules);
+                Letter::Reload { rules, level, restart, done } => {
+                    self.hub.obey(now, *rules);
                     self.journal.obey(level);
+                    self.hub.effects.events.push(Event::Reloaded { restart });
+                    // Who asked may have gone.
+                    let _ = done.send(());
+                }
+                Letter::NotReloaded { mistakes } => self.hub.effects.events.push(Event::NotReloaded { mistakes }),
+                Letter::Pulse(mut pulse) => {
+                    pulse.state = (self.hub.feeds(), self.hub.is_draining());
+                    match &self.layer {
+                        Some(layer) => layer.storage().pulse(pulse),
+                        None => pulse.send_back(),
+                    }
                 }
                 Letter::Stop if self.stop_at_ms.is_some() => self.stopped = true,
                 Letter::Stop => self.stop(now),
@@ -282,10 +305,12 @@ impl Reactor {
     }
 
     /// Lets nobody in any more, but whoever watches the rest. Who has come already is told so: closing the listener
-    /// would cut them off.
+    /// would cut them off; one that was passed stays open for the next server.
     fn stop(&mut self, now: Now) {
         let public = |listener: &&mut Listener| listener.door == Door::Public;
-        self.listeners.iter_mut().filter(public).for_each(|listener| listener.accept_at_ms = Some(0));
+        for listener in self.listeners.iter_mut().filter(public) {
+            listener.accept_at_ms = (!listener.passed).then_some(0);
+        }
         self.accept(now);
         self.listeners.iter_mut().filter(public).for_each(|listener| listener.inner = None);
         self.hub.drain(now);

@@ -3,7 +3,7 @@
 
 use super::Depth;
 use super::apply::Writer;
-use super::job::{Answer, Ask, Errand, Job, Outcome};
+use super::job::{Answer, Ask, Errand, Job, Outcome, Pulse};
 use crate::clock::Clock;
 use crate::inbox::{Letter, Postbox};
 use rusqlite::{Connection, ErrorCode};
@@ -34,6 +34,7 @@ pub(super) struct Committer {
 struct Batch {
     jobs: Vec<Job>,
     asks: Vec<Ask>,
+    pulses: Vec<Pulse>,
 }
 
 impl Batch {
@@ -41,12 +42,13 @@ impl Batch {
         match errand {
             Errand::Write(job) => self.jobs.push(job),
             Errand::ReadAfter(ask) => self.asks.push(ask),
+            Errand::Pulse(pulse) => self.pulses.push(pulse),
         }
     }
 
     /// Nothing in it that anybody waits for.
     fn can_wait(&self) -> bool {
-        self.asks.is_empty() && self.jobs.iter().all(|job| job.command.can_wait())
+        self.asks.is_empty() && self.pulses.is_empty() && self.jobs.iter().all(|job| job.command.can_wait())
     }
 }
 
@@ -64,11 +66,12 @@ impl Committer {
     /// Until the queue is closed and empty.
     pub(super) fn run(mut self, errands: &Receiver<Errand>) {
         while let Some(batch) = self.gather(errands) {
-            let count = batch.jobs.len() + batch.asks.len();
+            let count = batch.jobs.len() + batch.asks.len() + batch.pulses.len();
             if !batch.jobs.is_empty() {
                 self.commit(batch.jobs);
             }
             self.depth.writes.fetch_sub(count, Ordering::Relaxed);
+            batch.pulses.into_iter().for_each(Pulse::send_back);
             for ask in batch.asks {
                 self.depth.reads.fetch_add(1, Ordering::Relaxed);
                 if self.reader.send(ask).is_err() {

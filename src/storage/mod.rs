@@ -13,7 +13,7 @@ mod schema;
 use crate::clock::Clock;
 use crate::inbox::Postbox;
 use file::{DatabaseFile, OpenError};
-use job::{Ask, Census, Errand, Job};
+use job::{Ask, Census, Errand, Job, Pulse};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -69,6 +69,11 @@ impl Storage {
     /// A question that sees what was asked for before it.
     pub fn read_after_writes(&self, ask: Ask) {
         self.errand(Errand::ReadAfter(ask));
+    }
+
+    /// Sent back once everything asked for before it is done.
+    pub fn pulse(&self, pulse: Pulse) {
+        self.errand(Errand::Pulse(pulse));
     }
 
     pub fn read(&self, ask: Ask) {
