@@ -1,7 +1,7 @@
 //! What an operator does: reload, stop, try the demo.
 
 use crate::crowd::{Crowd, Heard};
-use crate::server::{Server, service, user};
+use crate::server::{Server, command, service, user};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use std::collections::HashMap;
@@ -147,4 +147,62 @@ fn one_answer(stream: &mut TcpStream, request: &str) -> String {
             return text;
         }
     }
+}
+
+#[test]
+fn a_backup_of_a_running_server_is_restored() {
+    let server = Server::start();
+    server.put_world();
+    let note = |message: String| json!({"user": 1, "channel": "tenant", "message": message});
+    let post = |n: usize| server.call("POST", "/api/notifications/", &service(), note(format!("n{n}")));
+    (0..50).for_each(|n| assert_eq!(post(n).status, 201));
+    // Others write meanwhile.
+    let said = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| (50..200).for_each(|n| assert_eq!(post(n).status, 201)));
+        let said = server.command(&["backup", "copy.db"]);
+        writer.join().unwrap();
+        said
+    });
+    assert_eq!((said.code, said.err.as_str()), (0, ""), "{}", said.out);
+    let again = server.command(&["backup", "copy.db"]);
+    assert_eq!(again.code, 1, "{}", again.err);
+    let itself = server.command(&["backup", "habittod.db"]);
+    assert!(itself.code == 1 && itself.err.contains("exists, and is not overwritten"), "{}", itself.err);
+    let beside = server.command(&["check"]);
+    assert!(beside.code == 0 && beside.out.contains(&format!("in use by PID {}", server.pid())), "{}", beside.out);
+
+    // The disk is lost: what remains is the copy.
+    let restored = tempfile::tempdir().unwrap();
+    std::fs::copy(server.folder().join("copy.db"), restored.path().join("habittod.db")).unwrap();
+    drop(server);
+    assert_eq!(command(restored.path(), &["check"]).code, 0);
+    let mut server = Server::start_in(restored);
+    let total =
+        server.call("GET", "/api/notifications/my/", &user(1), serde_json::Value::Null).body["data"]["total"].clone();
+    assert!((50..=200).contains(&total.as_u64().unwrap()), "{total}");
+    server.kill();
+    for name in ["habittod.db", "habittod.db-wal", "habittod.db-shm"] {
+        std::fs::remove_file(server.folder().join(name)).unwrap();
+    }
+    for word in ["check", "serve"] {
+        let said = server.command(&[word]);
+        assert!(said.code == 3 && said.err.contains("habittod.db.id says that there was a database"), "{}", said.err);
+    }
+}
+
+#[test]
+fn check_says_all_that_is_wrong_and_makes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = "[server]\nlistn = 'x'\n[limits]\nbody = 'much'\nping_interval = '25 weeks'\n";
+    std::fs::write(folder.path().join("config.toml"), config).unwrap();
+    let said = command(folder.path(), &["check"]);
+    let lines: Vec<&str> = said.err.lines().collect();
+    assert_eq!((said.code, lines.len()), (2, 3), "{}", said.err);
+    for (line, place) in lines.iter().zip(["2: server.listn", "4: limits.body", "5: limits.ping_interval"]) {
+        assert!(line.contains(&format!("config.toml:{place}: ")), "{line}");
+    }
+    std::fs::write(folder.path().join("config.toml"), "[storage]\npath = 'new.db'\n").unwrap();
+    let said = command(folder.path(), &["check"]);
+    assert!(said.code == 0 && said.out.contains("new.db: will be made"), "{} {}", said.out, said.err);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }

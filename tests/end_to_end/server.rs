@@ -42,6 +42,12 @@ impl Server {
         Self { folder, env, process, address, log }
     }
 
+    /// On what lies in that folder already.
+    pub(crate) fn start_in(folder: tempfile::TempDir) -> Self {
+        let (process, address) = spawn(folder.path(), &[]);
+        Self { folder, env: Vec::new(), process, address }
+    }
+
     /// `kill -9`, and up again on the same database.
     pub(crate) fn kill_and_restart(&mut self) {
         self.kill();
@@ -76,6 +82,11 @@ impl Server {
     pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
+    }
+
+    /// Another command beside it, in its folder.
+    pub(crate) fn command(&self, args: &[&str]) -> Said {
+        command(self.folder(), args)
     }
 
     pub(crate) fn restart(&mut self) {
@@ -147,6 +158,24 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+/// What a command said, and its exit code.
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+/// Runs a command of habittod in a folder, with the secret of all tests.
+pub(crate) fn command(folder: &Path, args: &[&str]) -> Said {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_habittod"));
+    let done = command.args(args).current_dir(folder).env("HABITTOD_AUTH_SECRET", SECRET).output().unwrap();
+    Said {
+        code: done.status.code().unwrap(),
+        out: String::from_utf8(done.stdout).unwrap(),
+        err: String::from_utf8(done.stderr).unwrap(),
     }
 }
 
