@@ -60,7 +60,7 @@ pub fn understand(route: Route, caller: Caller, request: &Request<'_>, origin: &
         }
         (Method::Delete, Resource::User(id)) => Ok(Asked::Write(Command::DeleteUser { id })),
         (Method::Delete, Resource::Property(id)) => Ok(Asked::Write(Command::DeleteProperty { id })),
-        (_, Resource::Live | Resource::Ready) => Ok(Asked::Server(route.resource)),
+        (_, Resource::Live | Resource::Ready | Resource::Explain(_)) => Ok(Asked::Server(route.resource)),
         _ => read(route.resource, by, caller, request, origin).map(Asked::Read),
     }
 }

@@ -31,6 +31,8 @@ pub enum Resource {
     Refresh,
     Live,
     Ready,
+    /// What the server remembers of a notification's way; `habittod explain` asks.
+    Explain(NotificationId),
 }
 
 /// Which listener a request came through.
@@ -105,6 +107,7 @@ impl Resource {
             Self::Refresh => (&[(POST, Anyone)], ACT, "/api/refresh/"),
             Self::Live => (&[(GET, Anyone)], READ, "/health/live"),
             Self::Ready => (&[(GET, Anyone)], READ, "/health/ready"),
+            Self::Explain(_) => (&[(GET, Anyone)], READ, "/explain/{id}"),
         }
     }
 
@@ -170,6 +173,7 @@ fn resource(door: Door, path: &str) -> Option<Resource> {
     match (segments, door) {
         (["health", "live"], _) => Some(Resource::Live),
         (["health", "ready"], _) => Some(Resource::Ready),
+        (["explain", id], Door::Admin) => parse_id(id).map(|row| Resource::Explain(NotificationId(row))),
         (_, Door::Admin) => None,
         (["ws", "property-notifications", id], _) => Some(Resource::Socket(Channel::Property, UserId::parse(id)?)),
         (["ws", "tenant-notifications", id], _) => Some(Resource::Socket(Channel::Tenant, UserId::parse(id)?)),

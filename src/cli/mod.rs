@@ -4,6 +4,7 @@
 mod backup;
 mod check;
 mod demo;
+mod explain;
 mod import;
 mod serve;
 mod systemd;
@@ -43,6 +44,7 @@ habittod: real-time notifications for Habitto, stored and synced, in one binary
   habittod check [--digest] [--config FILE]    say whether configuration and database are right
   habittod import FILE [--config FILE]         take users, properties and matches from JSON Lines
   habittod backup FILE [--config FILE]         copy the database into one file, beside a running server or without one
+  habittod explain NOTIFICATION_ID [--config FILE]   tell what became of a notification, and why
   habittod token USER_ID [--ttl 1h] [--service] [--config FILE]   print an access token
   habittod echo [--listen ADDR]                a WebSocket echo server, for conformance suites
   habittod --version | --help
@@ -75,7 +77,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Exit {
         "check" => (&["--config", "--digest"], 0),
         "demo" => (&["--listen", "--quiet"], 0),
         "echo" => (&["--listen"], 0),
-        "import" | "backup" => (&["--config"], 1),
+        "import" | "backup" | "explain" => (&["--config"], 1),
         "token" => (&["--config", "--ttl", "--service"], 1),
         _ => (&[], 0),
     };
@@ -92,6 +94,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Exit {
         "echo" => serve::echo(given.listen),
         "import" => import::run(load(given.config.as_ref()), given.words.first()),
         "backup" => backup::run(load(given.config.as_ref()), given.words.first()),
+        "explain" => explain::run(load(given.config.as_ref()), given.words.first()),
         "token" => token::run(load(given.config.as_ref()), given.words.first(), given.ttl, given.service),
         "--help" | "-h" | "help" => say(HELP),
         "--version" | "-V" => say(concat!("habittod ", env!("CARGO_PKG_VERSION"), "\n")),

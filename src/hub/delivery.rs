@@ -109,7 +109,7 @@ impl<S> Hub<S> {
             let bytes = encoded.get_or_insert_with(|| frame::text(frames::notification(n).as_bytes()).into());
             connection.cold().outbound.push_shared(bytes);
             sockets += 1;
-            self.note_sent(ticket, &[n.id]);
+            self.note_sent(now, ticket, &[n.id]);
             self.ask_for_receipt(now, ticket);
             self.queued(now, ticket);
         }

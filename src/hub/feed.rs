@@ -1,9 +1,10 @@
 //! Owns a socket's conversation after the upgrade: messages, pings, receipts, the end of its token, its place in the
 //! index. Never encodes a message itself (`api::frames` does). Enter at `drive_frames` and `feed_due`.
 
-use super::connection::{Feed, NEVER, NOBODY, State};
+use super::connection::{Feed, NEVER, NOBODY, Phase, State};
 use super::event::Event;
 use super::rates::Rate;
+use super::sends::{Step, What};
 use super::{Entry, Hub, PIPELINE_BYTES, ms, seconds};
 use crate::api::command::{Command, Query};
 use crate::api::frames::{self, Complaint};
@@ -146,7 +147,14 @@ impl<S> Hub<S> {
         let count = cold.unacknowledged.partition_point(|id| *id <= upto);
         let ids: Vec<NotificationId> = cold.unacknowledged.drain(..count).collect();
         if !ids.is_empty() {
+            self.note_steps(now, ticket, &ids, What::Acknowledged);
             self.submit(now, None, Command::MarkDelivered { user, ids }, None);
+        }
+    }
+
+    fn note_steps(&mut self, now: Now, socket: Ticket, ids: &[NotificationId], what: What) {
+        for id in ids {
+            self.sends.note(Step { id: *id, at_ms: now.wall_ms, socket, what });
         }
     }
 
@@ -243,7 +251,9 @@ impl<S> Hub<S> {
     }
 
     /// Remembers a row as sent on this socket.
-    pub(super) fn note_sent(&mut self, ticket: Ticket, ids: &[NotificationId]) {
+    pub(super) fn note_sent(&mut self, now: Now, ticket: Ticket, ids: &[NotificationId]) {
+        let live = self.feed(ticket).is_some_and(|feed| feed.phase == Phase::Live);
+        self.note_steps(now, ticket, ids, if live { What::Sent } else { What::Replayed });
         let Some(connection) = self.connection(ticket) else { return };
         let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return };
         if let Some(feed) = connection.feed() {

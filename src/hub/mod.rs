@@ -13,6 +13,7 @@ mod outbound;
 mod rates;
 mod replay;
 mod requests;
+mod sends;
 mod sign_in;
 mod user_index;
 mod users;
@@ -37,6 +38,7 @@ use deadlines::{Deadlines, PLACES_MAX};
 use drain::Drain;
 use event::Event;
 use rates::{Rate, Rates};
+use sends::Sends;
 use sign_in::Logins;
 use slab::Slab;
 use std::net::IpAddr;
@@ -138,6 +140,7 @@ pub struct Hub<S> {
     /// The newest row whose outcome came.
     committed: NotificationId,
     failing: Option<String>,
+    sends: Sends,
     retain_at_ms: u64,
     drain: Option<Drain>,
     date: (i64, String),
@@ -176,6 +179,7 @@ impl<S> Hub<S> {
             hashing: 0,
             committed: census.last,
             failing: None,
+            sends: Sends::default(),
             retain_at_ms: now.monotonic_ms() + 1_000,
             drain: None,
             date: (i64::MIN, String::new()),

@@ -66,7 +66,7 @@ impl<S> Hub<S> {
         if !page.frames.is_empty() {
             cold.outbound.push_free(page.frames);
         }
-        self.note_sent(ticket, &page.ids);
+        self.note_sent(now, ticket, &page.ids);
         self.flush_later(ticket);
         if more {
             // The next page is asked for once this one is out; where nothing was on it, that is now.

@@ -9,7 +9,7 @@ use crate::api::reply::{Reply, Unauthorized};
 use crate::api::requests::{self, Asked};
 use crate::api::routes::{Access, Door, Resource, Route, route};
 use crate::auth::{Caller, Claims};
-use crate::clock::Now;
+use crate::clock::{Now, rfc3339};
 use crate::http::upgrade::Accept;
 use crate::http::{self, BodyLength, CONTINUE, Method, Request, Stage, Step, Terms, upgrade};
 use crate::matching::UserId;
@@ -340,6 +340,7 @@ impl<S> Hub<S> {
         };
         let reply = match asked {
             Err(reply) => reply,
+            Ok(Asked::Server(Resource::Explain(id))) => self.explain(request, id),
             Ok(Asked::Server(resource)) => self.server_state(resource),
             Ok(_) if self.is_overloaded() => Reply::unavailable("Overloaded.", 1 + self.jitter(ticket, 3)),
             Ok(Asked::Write(command)) if command.holds_plain_password() => match self.room_to_hash() {
@@ -445,6 +446,27 @@ impl<S> Hub<S> {
                 serde_json::json!({ "status": "ready", "sockets": self.feeds, "connections": self.table.len() }),
             ),
         }
+    }
+
+    /// What is known of a notification's way beyond its row, and which sockets of its user (`?user=`) are open.
+    fn explain(&self, request: &Request<'_>, id: NotificationId) -> Reply {
+        let name = |socket: Ticket| format!("{}.{}", socket.key, socket.generation);
+        let steps: Vec<_> = self
+            .sends
+            .of(id)
+            .map(
+                |step| serde_json::json!({ "at": rfc3339(step.at_ms), "socket": name(step.socket), "what": step.what }),
+            )
+            .collect();
+        let user = request.query("user").and_then(|text| UserId::parse(&text));
+        let channel = |ticket: Ticket| match &self.table.get(ticket.key as usize)?.connection.state {
+            State::Feed(feed) => Some(feed.channel),
+            _ => None,
+        };
+        let named = |ticket| serde_json::json!({ "socket": name(ticket), "channel": channel(ticket) });
+        let open = user.map(|user| self.tickets_of(user).map(named).collect::<Vec<_>>());
+        let since = self.sends.complete_since_ms().map(rfc3339);
+        Reply::ok("ok", serde_json::json!({ "steps": steps, "complete_since": since, "open_sockets": open }))
     }
 
     fn upgrade_echo(&mut self, ticket: Ticket, request: &Request<'_>) {

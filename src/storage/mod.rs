@@ -3,6 +3,7 @@
 
 mod apply;
 mod committer;
+pub mod explain;
 pub mod file;
 pub mod import;
 pub mod job;

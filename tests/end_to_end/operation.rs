@@ -206,3 +206,35 @@ fn check_says_all_that_is_wrong_and_makes_nothing() {
     assert!(said.code == 0 && said.out.contains("new.db: will be made"), "{} {}", said.out, said.err);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
+
+#[test]
+fn a_notification_is_explained_with_and_without_its_server() {
+    let admin = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut server = Server::start_with(&[("HABITTOD_SERVER_ADMIN_LISTEN", &admin)]);
+    std::fs::write(server.folder().join("config.toml"), format!("[server]\nadmin_listen = '{admin}'\n")).unwrap();
+    server.put_world();
+    server.like(2, 10);
+    let says = |server: &Server, id: &str, what: &str| {
+        let said = server.command(&["explain", id]);
+        assert!(said.code == 0 && said.out.contains(what), "{what:?} is not in {}{}", said.out, said.err);
+    };
+    says(&server, "1", "created and committed: property_like, user 1, property channel");
+    says(&server, "1", "no open socket on this channel");
+    let mut owner = server.connect("property", 1);
+    let uuid = owner.all()[1]["notification_id"].as_str().unwrap().to_owned();
+    says(&server, &uuid, "sent in a replay to socket ");
+    says(&server, &uuid, "acknowledged by socket ");
+    owner.send(&json!({"type": "mark_read", "notification_id": uuid}));
+    assert_eq!(owner.next().unwrap()["type"], "notification_read");
+    says(&server, "1", "Z  delivered: a device has it\n");
+    says(&server, "1", "Z  read\n");
+    let public = server.call("GET", "/explain/1", "", serde_json::Value::Null);
+    assert_eq!(public.status, 404, "not for the public");
+    for (id, code, what) in [("99", 1, "there never was one"), ("x", 2, "a number or a UUID")] {
+        let said = server.command(&["explain", id]);
+        assert!(said.code == code && said.err.contains(what), "{}", said.err);
+    }
+    server.kill();
+    says(&server, "1", "Z  read\n");
+    says(&server, "1", "no server answers");
+}
