@@ -202,7 +202,13 @@ impl<S> Hub<S> {
             _ => None,
         };
         let open: Vec<Ticket> = self.table.iter().filter_map(open).collect();
-        open.into_iter().for_each(|ticket| self.feed_due(now, ticket));
+        let silent_ms = self.silent_at_ms(now);
+        for ticket in open {
+            if let Some(feed) = self.feed(ticket).filter(|feed| !feed.awaits_pong) {
+                feed.silent_ms = silent_ms;
+            }
+            self.feed_due(now, ticket);
+        }
     }
 
     /// A new connection; given back where there is no room even to say so.
@@ -340,6 +346,10 @@ impl<S> Hub<S> {
     /// The socket is of no use any more.
     pub fn gone(&mut self, now: Now, ticket: Ticket, cause: &'static str) {
         self.leave_index(now, ticket, cause, None);
+        if let Some(connection) = self.connection(ticket) {
+            // Nothing is due any more, or it would be due for ever.
+            connection.state = State::Closing { shut: true, until_ms: NEVER };
+        }
         self.effects.close.push(ticket);
     }
 

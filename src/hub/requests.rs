@@ -13,7 +13,7 @@ use crate::clock::{Now, rfc3339};
 use crate::http::upgrade::Accept;
 use crate::http::{self, BodyLength, CONTINUE, Method, Request, Stage, Step, Terms, upgrade};
 use crate::matching::UserId;
-use crate::notification::Channel;
+use crate::notification::{Channel, NotificationId};
 use crate::storage::job::{Ask, Idempotency, Standing, Ticket};
 use aws_lc_rs::digest;
 use std::net::IpAddr;
