@@ -25,8 +25,8 @@ fn the_demo_introduces_itself() {
         "POST /api/login/ HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
-    let mut stream = std::net::TcpStream::connect(address).unwrap();
-    std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
     let answer = std::io::read_to_string(stream).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"access\":"), "{answer}");
     std::process::Command::new("kill").arg(demo.id().to_string()).status().unwrap();
@@ -184,6 +184,7 @@ fn a_backup_of_a_running_server_is_restored() {
     for name in ["habittod.db", "habittod.db-wal", "habittod.db-shm"] {
         std::fs::remove_file(server.folder().join(name)).unwrap();
     }
+    std::fs::write(server.folder().join("config.toml"), "[server]\nadmin_listen = ''\n").unwrap();
     for word in ["check", "serve"] {
         let said = server.command(&[word]);
         assert!(said.code == 3 && said.err.contains("habittod.db.id says that there was a database"), "{}", said.err);

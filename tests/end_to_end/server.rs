@@ -44,8 +44,8 @@ impl Server {
 
     /// On what lies in that folder already.
     pub(crate) fn start_in(folder: tempfile::TempDir) -> Self {
-        let (process, address) = spawn(folder.path(), &[]);
-        Self { folder, env: Vec::new(), process, address }
+        let (process, address, log) = spawn(folder.path(), &[]);
+        Self { folder, env: Vec::new(), process, address, log }
     }
 
     /// `kill -9`, and up again on the same database.
@@ -171,7 +171,12 @@ pub(crate) struct Said {
 /// Runs a command of habittod in a folder, with the secret of all tests.
 pub(crate) fn command(folder: &Path, args: &[&str]) -> Said {
     let mut command = Command::new(env!("CARGO_BIN_EXE_habittod"));
-    let done = command.args(args).current_dir(folder).env("HABITTOD_AUTH_SECRET", SECRET).output().unwrap();
+    command
+        .args(args)
+        .current_dir(folder)
+        .env("HABITTOD_AUTH_SECRET", SECRET)
+        .env("HABITTOD_SERVER_LISTEN", "127.0.0.1:0");
+    let done = command.output().unwrap();
     Said {
         code: done.status.code().unwrap(),
         out: String::from_utf8(done.stdout).unwrap(),
