@@ -9,6 +9,8 @@ use uuid::Uuid;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     Ping,
+    /// Asks whether the last WebSocket Ping was answered: `habittod probe`.
+    Probe,
     /// `many`: the list form was used, and is answered in kind.
     MarkRead {
         ids: Vec<Uuid>,
@@ -32,6 +34,7 @@ pub fn parse(text: &str) -> Result<Message, Complaint> {
         return Err(Complaint::InvalidMessage("Se esperaba un objeto JSON"));
     };
     match fields.get("type").and_then(Value::as_str) {
+        Some("ping") if fields.get("probe") == Some(&Value::Bool(true)) => Ok(Message::Probe),
         Some("ping") => Ok(Message::Ping),
         Some("mark_read") => {
             mark_read(fields.get("notification_id"), fields.get("notification_ids"), fields.get("all"))

@@ -52,6 +52,8 @@ pub(super) struct Http {
     /// When this stage, or an answer that is not taken, has lasted too long.
     pub until_ms: u64,
     pub door: Door,
+    /// One too many from its address, unless it is a proxy's and speaks for somebody else.
+    pub crowded: bool,
     /// What the head was found good for; the body is on its way.
     pub admitted: Option<Admitted>,
     /// A request waits for storage; its answer needs this. No bytes are taken meanwhile.

@@ -184,6 +184,10 @@ impl<S> Hub<S> {
         match message::parse(text) {
             Err(complaint) => self.complain(now, ticket, complaint, &[]),
             Ok(Message::Ping) => self.say(now, ticket, &frames::pong(now.wall_ms)),
+            Ok(Message::Probe) => {
+                let answered = self.feed(ticket).is_some_and(|feed| !feed.awaits_pong);
+                self.say(now, ticket, &frames::probed(now.wall_ms, answered));
+            }
             Ok(_) if self.is_overloaded() => self.complain(now, ticket, Complaint::Unavailable, &[]),
             Ok(Message::MarkRead { ids, many }) => {
                 self.submit(now, Some(ticket), Command::MarkRead { by: user, ids, many }, None);
@@ -279,7 +283,7 @@ impl<S> Hub<S> {
         }
     }
 
-    fn ping(&mut self, now: Now, ticket: Ticket) {
+    pub(super) fn ping(&mut self, now: Now, ticket: Ticket) {
         let (nonce, mode) = (self.nonce(ticket), self.rules.ack);
         let due_ms = now.monotonic_ms() + ms(self.rules.limits.pong_timeout);
         let Some(connection) = self.connection(ticket) else { return };

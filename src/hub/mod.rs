@@ -223,8 +223,11 @@ impl<S> Hub<S> {
         let generation = self.generation;
         let until_ms = now.monotonic_ms().saturating_add(idle_ms(&self.rules.limits));
         let reader = Reader::default();
-        let http = Http { reader, stage: Stage::Idle, until_ms, door, admitted: None, waiting: None };
+        let is_proxy = self.rules.proxies.iter().any(|proxy| proxy.contains(address));
         let (address, from_there) = self.addresses.enter(address);
+        let most = self.rules.limits.connections_per_ip;
+        let crowded = door == Door::Public && most > 0 && from_there > most;
+        let http = Http { reader, stage: Stage::Idle, until_ms, door, crowded, admitted: None, waiting: None };
         let connection = Connection {
             generation,
             address,
@@ -237,11 +240,10 @@ impl<S> Hub<S> {
         let key = self.table.insert(Entry { connection, socket });
         let ticket = Ticket { key: key as u32, generation };
         self.schedule(now, ticket);
-        let crowded = self.rules.limits.connections_per_ip > 0 && from_there > self.rules.limits.connections_per_ip;
         if full {
             self.effects.events.push(Event::Refused { cause: "connections", status: 503 });
             self.last_reply(now, ticket, Reply::unavailable("Too many connections.", 2 + self.jitter(ticket, 4)));
-        } else if crowded && door == Door::Public {
+        } else if crowded && !is_proxy {
             self.effects.events.push(Event::Refused { cause: "connections_per_ip", status: 429 });
             self.last_reply(now, ticket, Reply::too_many(10));
         }

@@ -173,6 +173,9 @@ impl<S> Hub<S> {
             self.effects.events.push(Event::Refused { cause: "draining", status: 503 });
             return Err(Reply::unavailable("Shutting down.", 1 + self.jitter(ticket, 5)));
         }
+        self.judge_address(ticket, request).inspect_err(|reply| {
+            self.effects.events.push(Event::Refused { cause: "connections_per_ip", status: reply.status });
+        })?;
         let claims = self.authenticate(now, request, false);
         let asker = match claims {
             Ok(Claims { caller: Caller::User(user), .. }) => Some(Asker::User(user)),
@@ -234,6 +237,7 @@ impl<S> Hub<S> {
         if limit > 0 && self.sockets_of(user, limit) >= limit {
             return Err(Reply::too_many(10));
         }
+        self.judge_address(ticket, request)?;
         let rate = self.handshakes.0;
         if let Err(wait_us) = rate.take(&mut self.handshakes.1, now.monotonic_us) {
             let seconds = wait_us.div_ceil(1_000_000) + self.jitter(ticket, 5);
@@ -300,6 +304,18 @@ impl<S> Hub<S> {
             }
         }
         client
+    }
+
+    /// Whether there is room for this client's address. A proxy's own connections count for it until one becomes a
+    /// socket, and then for the client.
+    fn judge_address(&mut self, ticket: Ticket, request: &Request<'_>) -> Result<(), Reply> {
+        let most = self.rules.limits.connections_per_ip;
+        let (client, peer) = (self.client(ticket, request), self.peer(ticket));
+        let crowded = match self.connection(ticket).map(|connection| &connection.state) {
+            Some(State::Http(http)) if client == peer => http.crowded,
+            _ => most > 0 && self.addresses.count(client) >= most,
+        };
+        if crowded { Err(Reply::too_many(10)) } else { Ok(()) }
     }
 
     /// Who holds the other end: the client, or a proxy.
@@ -490,14 +506,21 @@ impl<S> Hub<S> {
         let subprotocol = upgrade::bearer_subprotocol(request).map(|_| "bearer");
         let since = request.query("since").filter(|since| !since.is_empty());
         let silent_ms = self.silent_at_ms(now);
+        let client = self.client(ticket, request);
+        let (address, _) = self.addresses.enter(client);
         let Some(connection) = self.connection(ticket) else { return };
+        let peer = std::mem::replace(&mut connection.address, address);
         connection.cold().outbound.push(|out| accept.encode(out, subprotocol));
         connection.opened_s = seconds(now);
         connection.state = State::Feed(Feed::new(user, channel, expires_ms, silent_ms));
+        self.addresses.leave(peer);
         self.flush_later(ticket);
         self.enter_index(ticket);
         self.effects.events.push(Event::Opened { user, channel, open: self.feeds });
-        self.begin_replay(now, ticket, since.as_deref());
+        match request.query("probe") {
+            Some(_) => self.begin_probe(now, ticket),
+            None => self.begin_replay(now, ticket, since.as_deref()),
+        }
     }
 }
 
