@@ -92,6 +92,8 @@ mod tests {
         let uuid = Uuid::try_parse(ID).unwrap();
         let good = [
             (r#"{"type":"ping","at":1}"#.to_owned(), Message::Ping),
+            (r#"{"type":"ping","probe":1}"#.to_owned(), Message::Ping),
+            (r#"{"type":"ping","probe":true}"#.to_owned(), Message::Probe),
             (
                 format!(r#"{{"type":"mark_read","notification_id":"{ID}"}}"#),
                 Message::MarkRead { ids: vec![uuid], many: false },

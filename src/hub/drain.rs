@@ -65,6 +65,8 @@ impl<S> Hub<S> {
         }
         owing.iter().for_each(|ticket| self.ask_for_receipt(now, *ticket));
         first.extend(owing);
+        // Housekeeping is for the next server.
+        self.retain_at_ms = NEVER;
         let now_us = now.monotonic_us;
         self.drain = Some(Drain {
             order: first,
@@ -319,5 +321,31 @@ mod tests {
         flush(&mut hub, at(LATE_MS), idle);
         assert_eq!(hub.effects.shut, [late, ready, idle]);
         assert!(hub.feeds() > 0);
+    }
+
+    #[test]
+    fn who_does_not_notice_the_end_is_let_go_of() {
+        let mut hub = hub(Duration::ZERO);
+        let (reads, stuck) = (open(&mut hub, 1), open(&mut hub, 2));
+        hub.drain(at(0));
+        hub.expire(at(1));
+        assert!(flush(&mut hub, at(1), reads).contains("shutting down"));
+        assert_eq!((hub.feeds(), hub.is_drained()), (0, false));
+        hub.expire(at(60_000));
+        let mut gone = std::mem::take(&mut hub.effects.close);
+        gone.sort_by_key(|ticket| ticket.generation);
+        assert_eq!(gone, [reads, stuck], "each once");
+        assert!(gone.into_iter().all(|ticket| hub.reap(ticket).is_some()));
+        assert!(hub.is_drained());
+    }
+
+    #[test]
+    fn a_socket_that_answers_no_ping_is_let_go_of() {
+        let mut hub = hub(Duration::ZERO);
+        let silent = open(&mut hub, 1);
+        hub.expire(at(30_000));
+        assert!(flush(&mut hub, at(30_000), silent).len() > 16, "a Ping");
+        hub.expire(at(90_000));
+        assert_eq!(hub.effects.close, [silent]);
     }
 }

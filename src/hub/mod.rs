@@ -159,6 +159,7 @@ impl<S> Hub<S> {
     #[must_use]
     pub fn new(now: Now, rules: Rules, census: &Census, seed: u64) -> Self {
         let (requests, handshakes) = rates_of(&rules.limits);
+        let keeps = rules.verifier.is_some();
         let room = rules.connections.min(ROOM_MAX) + TURNED_AWAY_MAX;
         let logins = Logins::new(&rules.limits);
         Self {
@@ -180,7 +181,8 @@ impl<S> Hub<S> {
             committed: census.last,
             failing: None,
             sends: Sends::default(),
-            retain_at_ms: now.monotonic_ms() + 1_000,
+            // An echo server keeps nothing.
+            retain_at_ms: if keeps { now.monotonic_ms() + 1_000 } else { NEVER },
             drain: None,
             date: (i64::MIN, String::new()),
             seed,
@@ -418,7 +420,7 @@ impl<S> Hub<S> {
             }
             self.schedule(now, ticket);
         }
-        if self.retain_at_ms <= now_ms && self.rules.verifier.is_some() {
+        if self.retain_at_ms <= now_ms {
             self.retain_at_ms = now_ms + RETAIN_EVERY_MS;
             self.retain(now, NotificationId(0));
         }

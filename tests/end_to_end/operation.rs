@@ -239,3 +239,18 @@ fn a_notification_is_explained_with_and_without_its_server() {
     says(&server, "1", "Z  read\n");
     says(&server, "1", "no server answers");
 }
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let mut server = Server::start();
+    let mut device = server.connect("tenant", 1);
+    let note = json!({"user": 1, "channel": "tenant", "message": "m"});
+    assert_eq!(server.call("POST", "/api/notifications/", &service(), note).status, 201);
+    // It owes a receipt, which the first signal waits for.
+    server.signal("-TERM");
+    server.signal("-INT");
+    assert_eq!(server.wait().code(), Some(0));
+    assert_eq!(device.next().unwrap()["type"], "connection_established");
+    assert_eq!(device.next().unwrap()["type"], "general");
+    assert_eq!(device.next(), Err(1006), "no goodbye");
+}
