@@ -1,5 +1,5 @@
 //! Owns what a request says: a view into its bytes, nothing copied. Never decides what may be asked.
-//! Enter at [`Request::parse`].
+//! Enter at [`Request::of`].
 
 use std::borrow::Cow;
 use std::fmt;
