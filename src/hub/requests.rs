@@ -310,12 +310,27 @@ impl<S> Hub<S> {
     /// socket, and then for the client.
     fn judge_address(&mut self, ticket: Ticket, request: &Request<'_>) -> Result<(), Reply> {
         let most = self.rules.limits.connections_per_ip;
+        if most == 0 {
+            return Ok(());
+        }
         let (client, peer) = (self.client(ticket, request), self.peer(ticket));
         let crowded = match self.connection(ticket).map(|connection| &connection.state) {
             Some(State::Http(http)) if client == peer => http.crowded,
-            _ => most > 0 && self.addresses.count(client) >= most,
+            _ => self.addresses.count(client) >= most,
         };
         if crowded { Err(Reply::too_many(10)) } else { Ok(()) }
+    }
+
+    /// From here on, this connection is the client's whom a proxy speaks for.
+    fn count_for_client(&mut self, ticket: Ticket, request: &Request<'_>) {
+        let (client, peer) = (self.client(ticket, request), self.peer(ticket));
+        if client != peer {
+            let (place, _) = self.addresses.enter(client);
+            if let Some(connection) = self.connection(ticket) {
+                let left = std::mem::replace(&mut connection.address, place);
+                self.addresses.leave(left);
+            }
+        }
     }
 
     /// Who holds the other end: the client, or a proxy.
@@ -506,14 +521,11 @@ impl<S> Hub<S> {
         let subprotocol = upgrade::bearer_subprotocol(request).map(|_| "bearer");
         let since = request.query("since").filter(|since| !since.is_empty());
         let silent_ms = self.silent_at_ms(now);
-        let client = self.client(ticket, request);
-        let (address, _) = self.addresses.enter(client);
+        self.count_for_client(ticket, request);
         let Some(connection) = self.connection(ticket) else { return };
-        let peer = std::mem::replace(&mut connection.address, address);
         connection.cold().outbound.push(|out| accept.encode(out, subprotocol));
         connection.opened_s = seconds(now);
         connection.state = State::Feed(Feed::new(user, channel, expires_ms, silent_ms));
-        self.addresses.leave(peer);
         self.flush_later(ticket);
         self.enter_index(ticket);
         self.effects.events.push(Event::Opened { user, channel, open: self.feeds });
