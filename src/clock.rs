@@ -18,6 +18,12 @@ impl Now {
     pub fn monotonic_ms(self) -> u64 {
         self.monotonic_us / 1_000
     }
+
+    /// Microseconds since an earlier monotonic reading; 0 is none.
+    #[must_use]
+    pub fn since(self, earlier_us: u64) -> Option<u64> {
+        (earlier_us != 0).then(|| self.monotonic_us.saturating_sub(earlier_us))
+    }
 }
 
 /// The only thing that asks the operating system for the time.

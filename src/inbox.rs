@@ -2,9 +2,11 @@
 //! Never shares state. Enter at [`post_office`].
 
 use crate::api::command::Command;
+use crate::api::routes::Resource;
 use crate::config::Level;
 use crate::hub::Rules;
 use crate::matching::UserId;
+use crate::metrics::Vitals;
 use crate::storage::job::{Outcome, Pulse, Ticket};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -28,6 +30,8 @@ pub enum Letter {
     NotReloaded { mistakes: Vec<String> },
     /// On its way through the loop and the committer.
     Pulse(Pulse),
+    /// What the kernel says of this process, for one of the operator's pages.
+    Vitals { ticket: Ticket, page: Resource, vitals: Vitals },
     /// SIGTERM or SIGINT.
     Stop,
 }

@@ -9,6 +9,7 @@ pub mod notification;
 
 pub mod auth;
 pub mod http;
+pub mod web;
 pub mod websocket;
 
 pub mod api;
@@ -20,5 +21,6 @@ pub mod reactor;
 pub mod storage;
 
 pub mod log;
+pub mod metrics;
 
 pub mod cli;

@@ -55,8 +55,9 @@ class Service:
             pass_fds=range(3, 3 + len(sockets)), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def listening(self):
-        """The addresses in its first log line."""
-        return json.loads(self.process.stdout.readline())["listen"]
+        """The addresses in its first log line: the public ones, then the admin's."""
+        line = json.loads(self.process.stdout.readline())
+        return line["listen"] + line["admin"]
 
     def log(self, event):
         return next(line for line in map(json.loads, self.process.stdout) if line["event"] == event)
@@ -89,9 +90,10 @@ class Passed(Case):
         (admin, admin_address), (http, http_address) = self.listener(), self.listener()
         _, taken_address = self.listener()
         service = self.start([admin, http], "admin:http", server_listen=taken_address)
-        self.assertEqual(sorted(service.listening()), sorted([admin_address, http_address]))
+        self.assertEqual(service.listening(), [http_address, admin_address])
         self.assertEqual((get(http_address, "/api/users/me/"), get(admin_address, "/api/users/me/")), (401, 404))
         self.assertEqual((get(http_address, "/health/ready"), get(admin_address, "/health/ready")), (200, 200))
+        self.assertEqual((get(http_address, "/metrics"), get(admin_address, "/metrics")), (404, 200))
         self.assertEqual(service.stop(), 0)
 
     def test_without_names_the_configured_address_tells(self):

@@ -207,6 +207,10 @@ pub enum Query {
     },
     /// What a connecting socket is sent before anything live.
     Backlog(Backlog),
+    /// The oldest row from here on that waits to be pushed.
+    OldestWaiting {
+        from: NotificationId,
+    },
     /// Whether a socket that was sent rows `first` to `last` was sent this one.
     WasSent {
         user: UserId,

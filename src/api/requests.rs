@@ -24,7 +24,7 @@ pub enum Asked {
     SignIn(Credentials),
     /// New tokens for this refresh token.
     Renew(String),
-    /// What the server itself knows: its health.
+    /// What the server itself knows or has: its health, its numbers, its files.
     Server(Resource),
 }
 
@@ -60,7 +60,18 @@ pub fn understand(route: Route, caller: Caller, request: &Request<'_>, origin: &
         }
         (Method::Delete, Resource::User(id)) => Ok(Asked::Write(Command::DeleteUser { id })),
         (Method::Delete, Resource::Property(id)) => Ok(Asked::Write(Command::DeleteProperty { id })),
-        (_, Resource::Live | Resource::Ready | Resource::Explain(_)) => Ok(Asked::Server(route.resource)),
+        (
+            _,
+            Resource::Live
+            | Resource::Ready
+            | Resource::File(_)
+            | Resource::Explain(_)
+            | Resource::Metrics
+            | Resource::Stats
+            | Resource::OperatorPage
+            | Resource::OperatorScript
+            | Resource::OperatorStyle,
+        ) => Ok(Asked::Server(route.resource)),
         _ => read(route.resource, by, caller, request, origin).map(Asked::Read),
     }
 }

@@ -6,6 +6,7 @@ use super::reply::Reply;
 use crate::http::Method;
 use crate::matching::{MatchId, PropertyId, UserId, parse_id};
 use crate::notification::{Channel, NotificationId, parse_uuid};
+use crate::web::File;
 
 /// What a path names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,13 @@ pub enum Resource {
     Refresh,
     Live,
     Ready,
+    File(File),
+    /// The operator's: `/metrics`, the page and what it is made of.
+    Metrics,
+    Stats,
+    OperatorPage,
+    OperatorScript,
+    OperatorStyle,
     /// What the server remembers of a notification's way; `habittod explain` asks.
     Explain(NotificationId),
 }
@@ -107,6 +115,12 @@ impl Resource {
             Self::Refresh => (&[(POST, Anyone)], ACT, "/api/refresh/"),
             Self::Live => (&[(GET, Anyone)], READ, "/health/live"),
             Self::Ready => (&[(GET, Anyone)], READ, "/health/ready"),
+            Self::File(file) => (&[(GET, Anyone)], READ, file.path()),
+            Self::Metrics => (&[(GET, Anyone)], READ, "/metrics"),
+            Self::Stats => (&[(GET, Anyone)], READ, "/stats.json"),
+            Self::OperatorPage => (&[(GET, Anyone)], READ, "/"),
+            Self::OperatorScript => (&[(GET, Anyone)], READ, "/operator.js"),
+            Self::OperatorStyle => (&[(GET, Anyone)], READ, "/operator.css"),
             Self::Explain(_) => (&[(GET, Anyone)], READ, "/explain/{id}"),
         }
     }
@@ -160,6 +174,10 @@ pub fn route(door: Door, signs_in: bool, method: Method, path: &str) -> Result<R
 }
 
 fn resource(door: Door, path: &str) -> Option<Resource> {
+    if path == "/" && door == Door::Public {
+        return Some(Resource::File(File::Page));
+    }
+    let whole = path;
     let path = path.strip_prefix('/')?;
     let path = path.strip_suffix('/').unwrap_or(path);
     // Seven segments are more than any path here has; what is longer cannot match.
@@ -173,6 +191,11 @@ fn resource(door: Door, path: &str) -> Option<Resource> {
     match (segments, door) {
         (["health", "live"], _) => Some(Resource::Live),
         (["health", "ready"], _) => Some(Resource::Ready),
+        (["metrics"], Door::Admin) => Some(Resource::Metrics),
+        (["stats.json"], Door::Admin) => Some(Resource::Stats),
+        ([""], Door::Admin) => Some(Resource::OperatorPage),
+        (["operator.js"], Door::Admin) => Some(Resource::OperatorScript),
+        (["operator.css"], Door::Admin) => Some(Resource::OperatorStyle),
         (["explain", id], Door::Admin) => parse_id(id).map(|row| Resource::Explain(NotificationId(row))),
         (_, Door::Admin) => None,
         (["ws", "property-notifications", id], _) => Some(Resource::Socket(Channel::Property, UserId::parse(id)?)),
@@ -195,6 +218,7 @@ fn resource(door: Door, path: &str) -> Option<Resource> {
         (["api", "refresh"], _) => Some(Resource::Refresh),
         (["api", "users", "me"], _) => Some(Resource::Me),
         (["api", "users", id], _) => UserId::parse(id).map(Resource::User),
+        (["client" | "page", _], _) => File::at(whole.strip_suffix('/').unwrap_or(whole)).map(Resource::File),
         _ => None,
     }
 }
@@ -251,8 +275,14 @@ mod tests {
             (GET, &format!("/api/notifications/{}/", uuid.to_uppercase()), 404),
             (GET, "/api/notifications/0/", 404),
             (GET, "/ws/property-notifications/01/", 404),
-            (GET, "/", 404),
+            (GET, "/", 200),
+            (Method::Head, "/", 200),
+            (POST, "/", 405),
+            (GET, "//", 404),
             (GET, "", 404),
+            (GET, "/client/habitto.js", 200),
+            (GET, "/client/nothing.js", 404),
+            (GET, "/page/../config.toml", 404),
             (GET, "/a/b/c/d/e/f/g/h/i/j", 404),
         ];
         for (method, path, expected) in cases {
@@ -263,7 +293,14 @@ mod tests {
             assert_eq!(route(Door::Public, false, method, "/api/login/").unwrap_err().status, 404);
             assert_eq!(route(Door::Admin, true, method, "/api/login/").unwrap_err().status, 404);
         }
-        assert_eq!(route(Door::Admin, true, GET, "/api/users/me/").unwrap_err().status, 404);
+        for path in ["/api/users/me/", "/client/habitto.js"] {
+            assert_eq!(route(Door::Admin, true, GET, path).unwrap_err().status, 404);
+        }
+        for path in ["/metrics", "/stats.json", "/", "/operator.js", "/operator.css"] {
+            assert!(route(Door::Admin, true, GET, path).is_ok(), "{path}");
+            assert_eq!(route(Door::Admin, true, POST, path).unwrap_err().status, 405, "{path}");
+            assert_eq!(status(GET, path), if path == "/" { 200 } else { 404 }, "{path}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
-//! Owns `habittod demo`: the real server on a throw-away database with two people and a home in it. Never reads a
+//! Owns `habittod demo`: the real server on a throw-away database with made-up people and homes in it. Never reads a
 //! configuration. Enter at [`run`].
+
+mod life;
 
 use super::{Exit, complain, say, serve};
 use crate::api::command::Command;
@@ -12,17 +14,33 @@ use crate::storage::Storage;
 use crate::storage::file::DatabaseFile;
 use crate::storage::job::Job;
 use serde_json::Map;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 use uuid::Uuid;
 
 const OWNER: UserId = UserId(1);
 const TENANT: UserId = UserId(2);
-const HOME: PropertyId = PropertyId(1);
+/// Another owner, who answers by himself.
+const NEIGHBOUR: UserId = UserId(3);
 const PASSWORD: &str = "demo";
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
 
-pub(super) fn run(listen: Option<SocketAddr>) -> Exit {
+/// The first three are María's, the others the neighbour's.
+const HOMES: [(&str, &str, f64, i64); 9] = [
+    ("departamento", "Av. Siempre Viva 123", 2_500.0, 2),
+    ("casa", "Calle Los Pinos 45", 4_200.0, 3),
+    ("monoambiente", "Plaza Colón 8, piso 3", 1_600.0, 1),
+    ("departamento", "Av. Ballivián 910", 3_100.0, 3),
+    ("casa", "Calle Jordán 217", 5_400.0, 4),
+    ("estudio", "Pasaje Las Retamas 12", 1_350.0, 1),
+    ("departamento", "Av. América 1450, piso 7", 3_800.0, 2),
+    ("casa", "Camino a Tiquipaya 32", 4_900.0, 3),
+    ("monoambiente", "Calle España 64", 1_500.0, 1),
+];
+const OWNERS_HOMES: std::ops::RangeInclusive<i64> = 1..=3;
+
+pub(super) fn run(listen: Option<SocketAddr>, quiet: bool) -> Exit {
     let folder = std::env::temp_dir().join(format!("habittod-demo-{}", Uuid::new_v4().simple()));
     if let Err(e) = std::fs::create_dir(&folder) {
         return complain(format!("{}: {e}", folder.display()), Exit::Failed);
@@ -32,26 +50,47 @@ pub(super) fn run(listen: Option<SocketAddr>) -> Exit {
     config.auth.key = Some(Key::Secret(secret.clone().into_bytes()));
     config.auth.login = true;
     config.storage.path = folder.join("demo.db");
+    // It may run for days, and somebody likes something all the time.
+    config.storage.retention = HOUR;
     config.log.level = Level::Warn;
     config.server.admin_listen.clear();
     if let Some(listen) = listen {
         config.server.listen = vec![listen];
     }
+    let mut going_on = None;
     let exit = match people(&config) {
-        Ok(()) => serve::serve(&config, serve::Reload::Nothing, |address| introduce(address, &secret)),
+        Ok(()) => serve::serve(&config, serve::Reload::Nothing, |address| {
+            let Ok(signer) = Signer::from_secret(secret.as_bytes()) else { return };
+            let address = reachable(address);
+            introduce(address, &signer, quiet);
+            if !quiet {
+                going_on = life::begin(address, signer);
+            }
+        }),
         Err(what) => complain(what, Exit::Failed),
     };
+    drop(going_on);
     // Throw-away: what cannot be removed is left to the system's own cleaning.
     let _ = std::fs::remove_dir_all(&folder);
     exit
 }
 
-/// María, who lets a flat; Juan, who looks for one.
+/// An address that a browser here can open, for one that means all of them.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    address
+}
+
+/// María, who lets homes; Juan, who looks for one; the neighbour, and people who look around.
 fn people(config: &Config) -> Result<(), String> {
     let (post, _inbox) = post_office(|| {});
     let clock = Clock::start();
     let file = DatabaseFile::claim(&config.storage.path).map_err(|e| e.to_string())?;
     let (storage, _) = Storage::open(file, clock, &post).map_err(|e| e.to_string())?;
+    // It is printed below: nothing to protect by many rounds, which would only hold up the start.
+    let encoded = password::encode(PASSWORD, &password::salt(), 1);
     let user = |id, username: &str, first: &str, last: &str, user_type: &str| Command::PutUser {
         id,
         user: User {
@@ -59,29 +98,40 @@ fn people(config: &Config) -> Result<(), String> {
             email: format!("{username}@example.com"),
             first_name: first.to_owned(),
             last_name: last.to_owned(),
-            phone: "+591 70000000".to_owned(),
+            phone: format!("+591 7000 {:04}", id.0),
             user_type: user_type.to_owned(),
             further: Map::new(),
         },
         is_active: None,
-        // It is printed below: nothing to protect by many rounds, which would only hold up the start.
-        password: Some(password::encode(PASSWORD, &password::salt(), 1)),
+        password: Some(encoded.clone()),
     };
-    let home = Property {
-        owner: OWNER,
-        agent: None,
-        kind: "departamento".to_owned(),
-        address: "Av. Siempre Viva 123".to_owned(),
-        price: Some(2_500.0),
-        bedrooms: Some(2),
-        is_active: true,
-        further: Map::new(),
-    };
-    let commands = [
+    let mut commands = vec![
         user(OWNER, "maria", "María", "García", "propietario"),
         user(TENANT, "juan_perez", "Juan", "Perez", "inquilino"),
-        Command::PutProperty { id: HOME, property: home },
+        user(NEIGHBOUR, "carlos", "Carlos", "Rojas", "propietario"),
     ];
+    for (id, first, last) in life::VISITORS {
+        commands.push(user(UserId(id), &life::username(first), first, last, "inquilino"));
+    }
+    for (id, (kind, address, price, bedrooms)) in (1..).zip(HOMES) {
+        let property = Property {
+            owner: if OWNERS_HOMES.contains(&id) { OWNER } else { NEIGHBOUR },
+            agent: None,
+            kind: kind.to_owned(),
+            address: address.to_owned(),
+            price: Some(price),
+            bedrooms: Some(bedrooms),
+            is_active: true,
+            further: Map::new(),
+        };
+        commands.push(Command::PutProperty { id: PropertyId(id), property });
+        // What the matching engine would say.
+        for tenant in life::VISITORS.map(|(id, ..)| id).into_iter().chain([TENANT.0]) {
+            let score = 60.0 + f64::from(u8::try_from((tenant * 29 + id * 17) % 40).unwrap_or_default());
+            let (property, tenant) = (PropertyId(id), UserId(tenant));
+            commands.push(Command::PutMatch { property, tenant, score, metadata: None });
+        }
+    }
     for command in commands {
         let at_ms = clock.now().wall_ms;
         storage.write(Job { command, ticket: None, idempotency: None, at_ms, asked_us: 0 });
@@ -90,14 +140,25 @@ fn people(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-fn introduce(address: SocketAddr, secret: &str) {
-    let Ok(signer) = Signer::from_secret(secret.as_bytes()) else { return };
+fn introduce(address: SocketAddr, signer: &Signer, quiet: bool) {
     let now_ms = Clock::start().now().wall_ms;
     let (owner, tenant) = (signer.access(OWNER, now_ms, DAY), signer.access(TENANT, now_ms, DAY));
+    let life =
+        if quiet { "Nobody else does anything (--quiet)." } else { "Others like María's homes every few seconds." };
     say(&format!(
         "habittod demo on http://{address} (throw-away database; Ctrl-C ends it)
 
-María (user 1) lets a flat, Juan (user 2) looks for one. They sign in as maria and juan_perez, password {PASSWORD}.
+María (user 1) lets homes, Juan (user 2) looks for one. {life}
+
+Open in a browser, already signed in:
+
+   both side by side   http://{address}/#owner={owner}&tenant={tenant}
+   María               http://{address}/#token={owner}&user=1
+   Juan                http://{address}/#token={tenant}&user=2
+
+Or sign in at http://{address}/ as maria or juan_perez, password {PASSWORD}.
+
+The same without a browser:
 
 1. María's socket; any WebSocket client shows it, for example:
 

@@ -41,7 +41,7 @@ const HELP: &str = "\
 habittod: real-time notifications for Habitto, stored and synced, in one binary
 
   habittod serve [--config FILE]               run the server in the foreground
-  habittod demo [--listen ADDR]                the same on a throw-away database with people in it
+  habittod demo [--listen ADDR] [--quiet]      the same on a throw-away database with people in it who do things
   habittod check [--digest] [--config FILE]    say whether configuration and database are right
   habittod import FILE [--config FILE]         take users, properties and matches from JSON Lines
   habittod backup FILE [--config FILE]         copy the database into one file, beside a running server or without one
@@ -93,7 +93,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Exit {
     match command.as_str() {
         "serve" => serve::run(load(given.config.as_ref()), given.config),
         "check" => check::run(load(given.config.as_ref()), config_file(given.config.as_ref()).as_deref(), given.digest),
-        "demo" => demo::run(given.listen),
+        "demo" => demo::run(given.listen, given.options.contains(&"--quiet")),
         "echo" => serve::echo(given.listen),
         "import" => import::run(load(given.config.as_ref()), given.words.first()),
         "backup" => backup::run(load(given.config.as_ref()), given.words.first()),

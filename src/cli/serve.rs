@@ -71,6 +71,7 @@ pub(super) fn echo(listen: Option<SocketAddr>) -> Exit {
     start(&config, rules, None, Reload::Nothing, |_| {}, &json!({ "echo": true }))
 }
 
+type Addresses = Vec<SocketAddr>;
 type Open<'a> = Box<dyn FnOnce(&Postbox, Clock) -> Result<(Storage, Census), OpenError> + 'a>;
 
 fn start(
@@ -87,8 +88,8 @@ fn start(
         Ok(entrance) => entrance,
         Err(e) => return complain(format!("cannot wait for sockets: {e}"), Exit::Failed),
     };
-    let bound = match listen(&mut entrance, &config.server) {
-        Ok(bound) => bound,
+    let (bound, admin) = match listen(&mut entrance, &config.server) {
+        Ok(addresses) => addresses,
         Err((what, exit)) => return complain(what, exit),
     };
     let (layer, census) = match open.map(|open| open(entrance.post(), clock)).transpose() {
@@ -100,13 +101,14 @@ fn start(
     if let Err(e) = signals(entrance.post().clone(), reload, config.clone(), manager.clone()) {
         return complain(format!("cannot take signals: {e}"), Exit::Failed);
     }
-    let listen: Vec<String> = bound.iter().map(ToString::to_string).collect();
-    log.write(
-        clock.now().wall_ms,
-        Level::Info,
-        "listening",
-        json!({ "listen": listen, "pid": std::process::id(), "on": told }),
-    );
+    log.write(clock.now().wall_ms, Level::Info, "listening", |line| {
+        line.field("listen", &bound);
+        line.field("admin", &admin);
+        line.field("version", env!("CARGO_PKG_VERSION"));
+        line.field("pid", std::process::id());
+        line.field("on", told);
+    });
+    log.flush();
     if let Some(first) = bound.first() {
         ready(*first);
     }
@@ -122,8 +124,9 @@ fn start(
     }
 }
 
-/// Opens the doors: those that systemd has opened already, else those of the configuration.
-fn listen(entrance: &mut Entrance, server: &config::Server) -> Result<Vec<SocketAddr>, (String, Exit)> {
+/// Opens the doors: those that systemd has opened already, else those of the configuration. Gives back the addresses of
+/// the public door, and of the admin's.
+fn listen(entrance: &mut Entrance, server: &config::Server) -> Result<(Addresses, Addresses), (String, Exit)> {
     let passed = systemd::passed(server).map_err(|what| (what, Exit::Usage))?;
     let is_passed = |door| passed.iter().any(|(_, passed)| *passed == door);
     let mut doors = vec![
@@ -134,12 +137,13 @@ fn listen(entrance: &mut Entrance, server: &config::Server) -> Result<Vec<Socket
     let sandboxed = !passed.is_empty();
     let mut bound = Vec::new();
     for (socket, door) in passed {
-        bound.push(entrance.adopt(socket, door).map_err(|e| (format!("a socket of systemd: {e}"), Exit::Failed))?);
+        let address = entrance.adopt(socket, door).map_err(|e| (format!("a socket of systemd: {e}"), Exit::Failed))?;
+        bound.push((address, door));
     }
     for (addresses, door, key) in doors {
         for address in addresses {
             match entrance.listen(*address, door) {
-                Ok(address) => bound.push(address),
+                Ok(address) => bound.push((address, door)),
                 // The unit has no network of its own, and its admin socket was left out on purpose.
                 Err(e) if sandboxed && e.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error()) => {
                     complain(
@@ -151,7 +155,8 @@ fn listen(entrance: &mut Entrance, server: &config::Server) -> Result<Vec<Socket
             }
         }
     }
-    Ok(bound)
+    let behind = |wanted| bound.iter().filter(|(_, door)| *door == wanted).map(|(address, _)| *address).collect();
+    Ok((behind(Door::Public), behind(Door::Admin)))
 }
 
 /// Whether a server could run with this; gives back what checks the tokens.

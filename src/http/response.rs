@@ -58,6 +58,13 @@ impl Response {
         self.header("Content-Type", content_type)
     }
 
+    /// `Content-Type` was given as a header.
+    #[must_use]
+    pub fn typed_body(mut self, body: Vec<u8>) -> Self {
+        self.body = body.into();
+        self
+    }
+
     /// `json`: a complete document in UTF-8.
     #[must_use]
     pub fn json_body(self, json: Vec<u8>) -> Self {
@@ -78,7 +85,14 @@ impl Response {
 
     /// Appends the answer to `out`. `date`: of [`http_date`], best made once a second.
     pub fn encode(&self, out: &mut Vec<u8>, date: &str, terms: Terms) {
-        out.reserve(256 + self.body.len());
+        self.encode_head(out, date, terms);
+        out.extend_from_slice(self.body_sent(terms));
+    }
+
+    /// Appends all that stands before the body.
+    pub fn encode_head(&self, out: &mut Vec<u8>, date: &str, terms: Terms) {
+        let own = if matches!(self.body, Cow::Owned(_)) { self.body.len() } else { 0 };
+        out.reserve(512 + own);
         write(out, format_args!("HTTP/1.1 {} {}\r\nDate: {date}\r\n", self.status, reason(self.status)));
         for (name, value) in &self.headers {
             write(out, format_args!("{name}: {value}\r\n"));
@@ -88,15 +102,22 @@ impl Response {
         } else if !terms.http11 {
             out.extend_from_slice(b"Connection: keep-alive\r\n");
         }
-        // RFC 9110 6.4.1, 8.6: these end with their head, and a length would only mislead.
-        let bodiless = matches!(self.status, 100..=199 | 204 | 304);
-        if !bodiless {
+        if !self.is_bodiless() {
             write(out, format_args!("Content-Length: {}\r\n", self.body.len()));
         }
         out.extend_from_slice(b"\r\n");
-        if !bodiless && !terms.head_only {
-            out.extend_from_slice(&self.body);
-        }
+    }
+
+    /// The body, where these terms let it be sent.
+    #[must_use]
+    pub fn body_sent(&self, terms: Terms) -> &Cow<'static, [u8]> {
+        const NOTHING: &Cow<'static, [u8]> = &Cow::Borrowed(&[]);
+        if self.is_bodiless() || terms.head_only { NOTHING } else { &self.body }
+    }
+
+    /// RFC 9110 6.4.1, 8.6: these end with their head, and a length would only mislead.
+    fn is_bodiless(&self) -> bool {
+        matches!(self.status, 100..=199 | 204 | 304)
     }
 }
 

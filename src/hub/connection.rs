@@ -52,6 +52,8 @@ pub(super) struct Http {
     /// When this stage, or an answer that is not taken, has lasted too long.
     pub until_ms: u64,
     pub door: Door,
+    /// When the connection was accepted: monotonic.
+    pub opened_us: u64,
     /// One too many from its address, unless it is a proxy's and speaks for somebody else.
     pub crowded: bool,
     /// What the head was found good for; the body is on its way.
@@ -100,6 +102,8 @@ pub(super) struct Feed {
     pub controls: Arrival,
     pub channel: Channel,
     pub phase: Phase,
+    /// Notifications sent here; the greatest: that many or more. Two bytes, which cost a socket nothing.
+    pub told: u16,
     /// Neighbours in the user's list: places in the table.
     pub previous: u32,
     pub next: u32,
@@ -143,6 +147,7 @@ impl Feed {
             expires_ms,
             warned: false,
             refusals: 0,
+            told: 0,
             messages: Arrival::default(),
             controls: Arrival::default(),
             channel,

@@ -3,7 +3,7 @@
 
 use super::Hub;
 use super::connection::{Phase, State};
-use super::event::Event;
+use super::event::{Event, Sent};
 use crate::api::frames::{self, Complaint, WhatWasRead};
 use crate::api::reply::Reply;
 use crate::clock::Now;
@@ -16,7 +16,8 @@ use std::rc::Rc;
 impl<S> Hub<S> {
     /// One commit, in order.
     pub fn committed(&mut self, now: Now, outcomes: Vec<Outcome>, took_us: u64) {
-        self.effects.events.push(Event::Committed { jobs: outcomes.len(), took_us });
+        let failed = outcomes.iter().filter(|outcome| matches!(outcome.answer, Answer::Failed(_))).count();
+        self.effects.events.push(Event::Committed { jobs: outcomes.len(), failed, took_us });
         self.answered(now, outcomes);
     }
 
@@ -25,14 +26,20 @@ impl<S> Hub<S> {
         for outcome in outcomes {
             self.outstanding = self.outstanding.saturating_sub(1);
             for change in outcome.changes {
-                self.changed(now, change);
+                self.changed(now, change, outcome.asked_us);
             }
             match (outcome.ticket, outcome.answer) {
                 (None, Answer::RetainAfter(id)) => self.retain(now, id),
+                (_, Answer::OldestWaiting { found, upto }) => self.oldest_is(found, upto),
                 (Some(ticket), answer) => self.answer(now, ticket, answer),
                 (None, _) => {}
             }
         }
+    }
+
+    /// What somebody outside the hub answers to a request that waits.
+    pub fn tell(&mut self, now: Now, ticket: Ticket, reply: Reply) {
+        self.answer(now, ticket, Answer::Reply(reply));
     }
 
     fn answer(&mut self, now: Now, ticket: Ticket, answer: Answer) {
@@ -67,14 +74,19 @@ impl<S> Hub<S> {
         self.settle(ticket);
     }
 
-    fn changed(&mut self, now: Now, change: Change) {
+    fn changed(&mut self, now: Now, change: Change, asked_us: u64) {
         match change {
-            Change::Created(notification) => self.created(now, &notification),
-            Change::Read { user, what, fewer } => self.read(now, user, &what, fewer),
-            Change::Settled { user, channel, fewer } => {
-                self.users.settled(user, channel, fewer);
-                self.effects.events.push(Event::Delivered { user, channel, count: fewer.waiting });
+            Change::Created(notification) => self.created(now, &notification, asked_us),
+            Change::Read { user, what, fewer } => self.read(now, user, what, fewer),
+            Change::Delivered { user, channel, rows, waiting, at_ms } => {
+                self.users.settled(user, channel, Fewer { unread: 0, waiting });
+                self.effects.events.push(Event::Delivered { user, channel, rows, at_ms });
             }
+            Change::Skipped { user, channel, count } => {
+                self.users.settled(user, channel, Fewer { unread: 0, waiting: count });
+                self.effects.events.push(Event::Skipped { user, channel, count });
+            }
+            Change::Settled { user, channel, fewer } => self.users.settled(user, channel, fewer),
             Change::Standing { user, standing } => {
                 self.users.set_standing(user, standing);
                 if standing != Standing::Active {
@@ -89,8 +101,11 @@ impl<S> Hub<S> {
     }
 
     /// Into every live socket of the user's channel, encoded once; one that still replays finds it on a page.
-    fn created(&mut self, now: Now, n: &Notification) {
+    fn created(&mut self, now: Now, n: &Notification, asked_us: u64) {
         self.committed = self.committed.max(n.id);
+        if self.users.totals().1 == 0 {
+            self.oldest.alone(n);
+        }
         self.users.created(n.user, n.channel);
         let mut encoded: Option<Rc<[u8]>> = None;
         let mut sockets = 0;
@@ -109,29 +124,32 @@ impl<S> Hub<S> {
             let bytes = encoded.get_or_insert_with(|| frame::text(frames::notification(n).as_bytes()).into());
             connection.cold().outbound.push_shared(bytes);
             sockets += 1;
+            self.effects.sent.push((ticket, Sent { id: n.id, user: n.user, channel: n.channel, asked_us }));
             self.note_sent(now, ticket, &[n.id]);
             self.ask_for_receipt(now, ticket);
             self.queued(now, ticket);
         }
-        self.effects.events.push(Event::Created { id: n.id, user: n.user, channel: n.channel, sockets });
+        let (id, uuid, user, channel) = (n.id, n.uuid, n.user, n.channel);
+        let took_us = now.since(asked_us);
+        self.effects.events.push(Event::Created { id, uuid, user, channel, sockets, took_us });
     }
 
     /// To all sockets of the user, both channels.
-    fn read(&mut self, now: Now, user: UserId, what: &WhatWasRead, fewer: [Fewer; 2]) {
+    fn read(&mut self, now: Now, user: UserId, what: WhatWasRead, fewer: [Fewer; 2]) {
         for (channel, fewer) in Channel::ALL.into_iter().zip(fewer) {
             self.users.settled(user, channel, fewer);
         }
-        let count = fewer.iter().map(|fewer| fewer.unread).sum();
-        self.effects.events.push(Event::Read { user, count });
         let tickets: Vec<Ticket> = self.tickets_of(user).collect();
-        if tickets.is_empty() {
-            return;
-        }
-        let text = frames::notification_read(what, self.users.unread(user), now.wall_ms);
-        for ticket in tickets {
-            if self.feed(ticket).is_some_and(|feed| feed.phase != Phase::Loading) {
-                self.say(now, ticket, &text);
+        if !tickets.is_empty() {
+            let text = frames::notification_read(&what, self.users.unread(user), now.wall_ms);
+            for ticket in tickets {
+                if self.feed(ticket).is_some_and(|feed| feed.phase != Phase::Loading) {
+                    self.say(now, ticket, &text);
+                }
             }
         }
+        let count = fewer.iter().map(|fewer| fewer.unread).sum();
+        let undelivered = fewer.iter().map(|fewer| fewer.waiting).sum();
+        self.effects.events.push(Event::Read { user, what, count, undelivered });
     }
 }

@@ -2,7 +2,7 @@
 //! index. Never encodes a message itself (`api::frames` does). Enter at `drive_frames` and `feed_due`.
 
 use super::connection::{Feed, NEVER, NOBODY, Phase, State};
-use super::event::Event;
+use super::event::{Event, Limit};
 use super::rates::Rate;
 use super::sends::{Step, What};
 use super::{Entry, Hub, PIPELINE_BYTES, ms, seconds};
@@ -55,6 +55,9 @@ impl<S> Hub<S> {
                     }
                 }
                 Err(fault) => {
+                    if fault.close_code() == close::TOO_BIG {
+                        self.limited(Limit::WsMessage);
+                    }
                     self.close_socket(now, ticket, fault.close_code(), fault.reason(), "protocol");
                     return input.len();
                 }
@@ -163,6 +166,7 @@ impl<S> Hub<S> {
         let Some(feed) = self.feed(ticket) else { return false };
         let allowed = feed.controls.take(rate, now.monotonic_us).is_ok();
         if !allowed {
+            self.limited(Limit::WsControlPerSecond);
             self.close_socket(now, ticket, close::POLICY, "too many control frames", "control_rate");
         }
         allowed
@@ -174,7 +178,9 @@ impl<S> Hub<S> {
         let Some(feed) = self.feed(ticket) else { return };
         if feed.messages.take(rate, now.monotonic_us).is_err() {
             feed.refusals = feed.refusals.saturating_add(1);
-            if feed.refusals >= REFUSALS_MAX {
+            let refusals = feed.refusals;
+            self.limited(Limit::WsMessagesPerSecond);
+            if refusals >= REFUSALS_MAX {
                 return self.close_socket(now, ticket, close::POLICY, "too many messages", "message_rate");
             }
             return self.complain(now, ticket, Complaint::RateLimited, &[]);
@@ -249,6 +255,7 @@ impl<S> Hub<S> {
         let limit = self.rules.limits.outbound;
         let Some(connection) = self.connection(ticket) else { return };
         if connection.cold().outbound.counted() > limit {
+            self.limited(Limit::Outbound);
             return self.close_socket(now, ticket, close::TRY_AGAIN, "reads too slowly", "slow_reader");
         }
         self.flush_later(ticket);
@@ -262,6 +269,7 @@ impl<S> Hub<S> {
         let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return };
         if let Some(feed) = connection.feed() {
             feed.note_sent(*first, *last);
+            feed.told = feed.told.saturating_add(u16::try_from(ids.len()).unwrap_or(u16::MAX));
         }
         let list = &mut connection.cold().unacknowledged;
         list.extend(ids);
@@ -319,6 +327,7 @@ impl<S> Hub<S> {
         }
         let is_silent = feed.silent_ms <= now.monotonic_ms();
         if is_silent && feed.awaits_pong {
+            self.limited(Limit::PongTimeout);
             return self.gone(now, ticket, "pong_timeout");
         }
         if now.wall_ms >= feed.token_due_ms() {
@@ -358,11 +367,13 @@ impl<S> Hub<S> {
     pub(super) fn leave_index(&mut self, now: Now, ticket: Ticket, cause: &'static str, code: Option<u16>) {
         let Some(connection) = self.connection(ticket) else { return };
         let open_s = seconds(now).saturating_sub(connection.opened_s);
+        let owed = connection.cold.as_ref().map_or(0, |cold| cold.unacknowledged.len());
         let Some(feed) = connection.feed() else { return };
         if feed.previous == LEFT {
             return;
         }
         let (user, channel, previous, next) = (feed.user, feed.channel, feed.previous, feed.next);
+        let sent = feed.told;
         feed.previous = LEFT;
         if previous == NOBODY {
             self.index.set_head(user, next, user_at(&self.table));
@@ -371,7 +382,8 @@ impl<S> Hub<S> {
         }
         self.neighbour(next, |feed| feed.previous = previous);
         self.feeds -= 1;
-        self.effects.events.push(Event::Closed { user, channel, cause, code, seconds: open_s.into() });
+        let seconds = open_s.into();
+        self.effects.events.push(Event::Closed { user, channel, cause, code, seconds, sent, owed });
     }
 
     fn neighbour(&mut self, key: u32, change: impl FnOnce(&mut Feed)) {

@@ -9,6 +9,7 @@ mod delivery;
 mod drain;
 pub mod event;
 mod feed;
+pub(crate) mod oldest;
 mod outbound;
 mod rates;
 mod replay;
@@ -23,7 +24,7 @@ pub use sign_in::{Issuer, PasswordTask};
 
 use crate::api::command::Command;
 use crate::api::reply::Reply;
-use crate::api::routes::Door;
+use crate::api::routes::{Door, Resource};
 use crate::auth::{TokenMemory, Verifier};
 use crate::clock::Now;
 use crate::config::{Ack, Config, Limits, Network};
@@ -36,7 +37,8 @@ use addresses::Addresses;
 use connection::{Connection, Feed, Http, NEVER, Phase, State};
 use deadlines::{Deadlines, PLACES_MAX};
 use drain::Drain;
-use event::Event;
+use event::{Cause, Event, Limit, Sent};
+use oldest::OldestWaiting;
 use rates::{Rate, Rates};
 use sends::Sends;
 use sign_in::Logins;
@@ -95,6 +97,10 @@ pub struct Effects {
     pub close: Vec<Ticket>,
     /// These take bytes again.
     pub resume: Vec<Ticket>,
+    /// What the reactor answers: it knows its own numbers.
+    pub own_pages: Vec<(Ticket, Resource)>,
+    /// Live notifications queued in this turn, one a socket.
+    pub sent: Vec<(Ticket, Sent)>,
     pub events: Vec<Event>,
 }
 
@@ -141,6 +147,7 @@ pub struct Hub<S> {
     committed: NotificationId,
     failing: Option<String>,
     sends: Sends,
+    oldest: OldestWaiting,
     retain_at_ms: u64,
     drain: Option<Drain>,
     date: (i64, String),
@@ -180,6 +187,7 @@ impl<S> Hub<S> {
             hashing: 0,
             committed: census.last,
             failing: None,
+            oldest: OldestWaiting::new(census.oldest_waiting),
             sends: Sends::default(),
             // An echo server keeps nothing.
             retain_at_ms: if keeps { now.monotonic_ms() + 1_000 } else { NEVER },
@@ -218,7 +226,8 @@ impl<S> Hub<S> {
         let most = self.rules.connections.min(PLACES_MAX - TURNED_AWAY_MAX);
         let full = door == Door::Public && self.table.len() >= most;
         if self.table.len() >= most + TURNED_AWAY_MAX {
-            self.effects.events.push(Event::Refused { cause: "connections", status: 503 });
+            self.limited(Limit::Connections);
+            self.refused(Cause::Connections, 503);
             return Err(socket);
         }
         self.generation = self.generation.wrapping_add(1);
@@ -226,10 +235,12 @@ impl<S> Hub<S> {
         let until_ms = now.monotonic_ms().saturating_add(idle_ms(&self.rules.limits));
         let reader = Reader::default();
         let is_proxy = self.rules.proxies.iter().any(|proxy| proxy.contains(address));
+        let opened_us = now.monotonic_us;
         let (address, from_there) = self.addresses.enter(address);
         let most = self.rules.limits.connections_per_ip;
         let crowded = door == Door::Public && most > 0 && from_there > most;
-        let http = Http { reader, stage: Stage::Idle, until_ms, door, crowded, admitted: None, waiting: None };
+        let stage = Stage::Idle;
+        let http = Http { reader, stage, until_ms, door, opened_us, crowded, admitted: None, waiting: None };
         let connection = Connection {
             generation,
             address,
@@ -243,10 +254,12 @@ impl<S> Hub<S> {
         let ticket = Ticket { key: key as u32, generation };
         self.schedule(now, ticket);
         if full {
-            self.effects.events.push(Event::Refused { cause: "connections", status: 503 });
+            self.limited(Limit::Connections);
+            self.refused(Cause::Connections, 503);
             self.last_reply(now, ticket, Reply::unavailable("Too many connections.", 2 + self.jitter(ticket, 4)));
         } else if crowded && !is_proxy {
-            self.effects.events.push(Event::Refused { cause: "connections_per_ip", status: 429 });
+            self.limited(Limit::ConnectionsPerIp);
+            self.refused(Cause::ConnectionsPerIp, 429);
             self.last_reply(now, ticket, Reply::too_many(10));
         }
         Ok(ticket)
@@ -365,6 +378,13 @@ impl<S> Hub<S> {
         Some((&mut entry.socket, &mut cold.outbound))
     }
 
+    /// Bytes that this socket has not taken.
+    #[must_use]
+    pub fn queued_of(&self, ticket: Ticket) -> Option<usize> {
+        let entry = self.table.get(ticket.key as usize)?;
+        (entry.connection.generation == ticket.generation).then(|| entry.connection.queued())
+    }
+
     /// After a flush: what follows from all, or not all, being on its way.
     pub fn flushed(&mut self, now: Now, ticket: Ticket) {
         let Some(connection) = self.connection(ticket) else { return };
@@ -440,9 +460,13 @@ impl<S> Hub<S> {
             State::Feed(_) => self.feed_due(now, ticket),
             State::Http(_) if connection.queued() > 0 => self.gone(now, ticket, "reads_nothing"),
             State::Http(http) => match http.stage {
-                Stage::Idle => self.begin_closing(now, ticket),
-                Stage::Head | Stage::Body => {
-                    self.effects.events.push(Event::Refused { cause: "request_timeout", status: 408 });
+                Stage::Idle => {
+                    self.limited(Limit::IdleTimeout);
+                    self.begin_closing(now, ticket);
+                }
+                stage => {
+                    self.limited(if stage == Stage::Head { Limit::HeadTimeout } else { Limit::BodyTimeout });
+                    self.refused(Cause::Timeout, 408);
                     self.last_reply(now, ticket, Reply::faulty(408, "The request took too long."));
                 }
             },
@@ -503,8 +527,21 @@ impl<S> Hub<S> {
         self.effects.errands.push(Errand::Write(Job { command, ticket, idempotency, at_ms, asked_us }));
     }
 
-    fn is_overloaded(&self) -> bool {
-        self.outstanding >= self.rules.limits.storage_queue
+    /// Whether no more may be asked of storage now.
+    fn is_overloaded(&mut self) -> bool {
+        let is = self.outstanding >= self.rules.limits.storage_queue;
+        if is {
+            self.limited(Limit::StorageQueue);
+        }
+        is
+    }
+
+    fn limited(&mut self, limit: Limit) {
+        self.effects.events.push(Event::Limited(limit));
+    }
+
+    fn refused(&mut self, cause: Cause, status: u16) {
+        self.effects.events.push(Event::Refused { cause, status, rule: None });
     }
 
     fn entry(&mut self, ticket: Ticket) -> Option<&mut Entry<S>> {
@@ -580,6 +617,18 @@ impl<S> Hub<S> {
     pub fn connections(&self) -> usize {
         self.table.len()
     }
+
+    /// Notifications that nobody has read, and those that wait to be pushed.
+    #[must_use]
+    pub fn inboxes(&self) -> (u64, u64) {
+        self.users.totals()
+    }
+
+    /// Jobs and questions that are under way.
+    #[must_use]
+    pub fn outstanding(&self) -> usize {
+        self.outstanding
+    }
 }
 
 fn rates_of(limits: &Limits) -> (Rates<Asker>, Rate) {
@@ -606,8 +655,13 @@ fn idle_ms(limits: &Limits) -> u64 {
 /// An answer, but for what its request says about it.
 fn response(reply: Reply) -> Response {
     let mut response = Response::new(reply.status).header("Cache-Control", "no-store");
+    let typed = reply.headers.iter().any(|(name, _)| *name == "Content-Type");
     for (name, value) in reply.headers {
         response = response.header(name, value);
     }
-    if reply.body.is_empty() { response } else { response.json_body(reply.body.into_bytes()) }
+    match reply.body.into_bytes() {
+        none if none.is_empty() => response,
+        body if typed => response.typed_body(body),
+        body => response.json_body(body),
+    }
 }

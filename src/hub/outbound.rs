@@ -21,6 +21,7 @@ pub struct Outbound {
 enum Part {
     Own(Vec<u8>),
     Shared(Rc<[u8]>),
+    Static(&'static [u8]),
 }
 
 impl Part {
@@ -28,6 +29,7 @@ impl Part {
         match self {
             Self::Own(bytes) => bytes,
             Self::Shared(bytes) => bytes,
+            Self::Static(bytes) => bytes,
         }
     }
 }
@@ -64,6 +66,14 @@ impl Outbound {
     pub fn push_shared(&mut self, bytes: &Rc<[u8]>) {
         self.len += bytes.len();
         self.parts.push_back(Part::Shared(Rc::clone(bytes)));
+    }
+
+    /// Bytes of the program itself.
+    pub fn push_static(&mut self, bytes: &'static [u8]) {
+        if !bytes.is_empty() {
+            self.len += bytes.len();
+            self.parts.push_back(Part::Static(bytes));
+        }
     }
 
     /// A page of a replay: paced, so that it does not count.

@@ -57,8 +57,6 @@ impl<S> Hub<S> {
             if let Some(before) = page.skip_before {
                 self.submit(now, None, Command::Skip { user, channel, before }, None);
             }
-            let count = page.ids.len();
-            self.effects.events.push(Event::Replayed { user, channel, count, skipped: page.skipped });
             if let Some(feed) = self.feed(ticket) {
                 feed.phase = Phase::Replaying;
             }
@@ -85,6 +83,9 @@ impl<S> Hub<S> {
             self.go_live(now, ticket, page.upto);
         }
         self.ask_for_receipt(now, ticket);
+        if !page.ids.is_empty() {
+            self.effects.events.push(Event::Replayed { user, channel, ids: page.ids });
+        }
         if phase == Phase::Loading {
             self.resume(now, ticket);
         }

@@ -2,20 +2,22 @@
 //! Never knows a path or JSON (`api` does). Enter at `drive_http`.
 
 use super::connection::{Admitted, Feed, State, Waiting};
-use super::event::Event;
+use super::event::{Cause, Event, Limit};
 use super::{Asker, Hub, PIPELINE_BYTES, PasswordTask, idle_ms, ms, response, seconds};
 use crate::api::command::Command;
 use crate::api::reply::{Reply, Unauthorized};
 use crate::api::requests::{self, Asked};
 use crate::api::routes::{Access, Door, Resource, Route, route};
-use crate::auth::{Caller, Claims};
+use crate::auth::{Caller, Claims, TokenError};
 use crate::clock::{Now, rfc3339};
 use crate::http::upgrade::Accept;
-use crate::http::{self, BodyLength, CONTINUE, Method, Request, Stage, Step, Terms, upgrade};
+use crate::http::{self, BodyLength, CONTINUE, Method, Request, Response, Stage, Step, Terms, upgrade};
 use crate::matching::UserId;
 use crate::notification::{Channel, NotificationId};
 use crate::storage::job::{Ask, Idempotency, Standing, Ticket};
+use crate::web::File;
 use aws_lc_rs::digest;
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 /// Bytes of a refused request's body that are read past; a longer one ends the connection.
@@ -63,7 +65,7 @@ impl<S> Hub<S> {
                 Err(refusal) => {
                     match refusal.status() {
                         Some(status) => {
-                            self.effects.events.push(Event::Refused { cause: refusal.cause(), status });
+                            self.malformed(refusal, status);
                             let detail = format!("Bad request: {}.", refusal.cause());
                             self.last_reply(now, ticket, Reply::faulty(status, &detail));
                         }
@@ -157,33 +159,37 @@ impl<S> Hub<S> {
             return Ok(body_max);
         }
         if route.access == Access::Anyone {
+            if matches!(route.resource, Resource::File(_)) {
+                let address = self.client(ticket, request);
+                if let Err(wait_us) = self.requests.take(Asker::Address(address), now.monotonic_us) {
+                    return Err(self.throttled(Limit::RequestsPerSecond, wait_us));
+                }
+            }
             self.admit(ticket, Admitted { route, caller: Caller::Service, expires_ms: i64::MAX, accept: None });
             return Ok(self.rules.limits.body);
         }
         if let Resource::Socket(_, user) = route.resource {
             let judged = self.judge_handshake(now, ticket, request, user);
-            let (accept, claims) = judged.inspect_err(|reply| {
-                self.effects.events.push(Event::Refused { cause: "handshake", status: reply.status });
-            })?;
+            let (accept, claims) = judged.map_err(|why| self.turned_away(why))?;
             let Claims { caller, expires_at_ms: expires_ms } = claims;
             self.admit(ticket, Admitted { route, caller, expires_ms, accept: Some(accept) });
             return Ok(0);
         }
         if self.is_too_late(ticket) {
-            self.effects.events.push(Event::Refused { cause: "draining", status: 503 });
-            return Err(Reply::unavailable("Shutting down.", 1 + self.jitter(ticket, 5)));
+            let reply = Reply::unavailable("Shutting down.", 1 + self.jitter(ticket, 5));
+            return Err(self.turned_away((Cause::Late, reply)));
         }
-        self.judge_address(ticket, request).inspect_err(|reply| {
-            self.effects.events.push(Event::Refused { cause: "connections_per_ip", status: reply.status });
-        })?;
+        self.judge_address(ticket, request).map_err(|why| self.turned_away(why))?;
         let claims = self.authenticate(now, request, false);
         let asker = match claims {
             Ok(Claims { caller: Caller::User(user), .. }) => Some(Asker::User(user)),
             Ok(_) => None,
             Err(_) => Some(Asker::Address(self.client(ticket, request))),
         };
-        if let Some(asker) = asker {
-            self.requests.take(asker, now.monotonic_us).map_err(too_many)?;
+        if let Some(asker) = asker
+            && let Err(wait_us) = self.requests.take(asker, now.monotonic_us)
+        {
+            return Err(self.throttled(Limit::RequestsPerSecond, wait_us));
         }
         let Claims { caller, expires_at_ms: expires_ms } = claims.map_err(|why| Reply::unauthorized(&why))?;
         let allowed = match route.access {
@@ -199,12 +205,13 @@ impl<S> Hub<S> {
         Ok(body_max)
     }
 
-    fn judge_body(&self, request: &Request<'_>, body: BodyLength, route: Route) -> Result<usize, Reply> {
+    fn judge_body(&mut self, request: &Request<'_>, body: BodyLength, route: Route) -> Result<usize, Reply> {
         let body_max = requests::body_max(route, self.rules.limits.body);
         if body != BodyLength::None {
             requests::media_type(route, request)?;
         }
         if matches!(body, BodyLength::Known(length) if length > body_max) {
+            self.limited(Limit::Body);
             return Err(Reply::faulty(413, &format!("The body may have {body_max} bytes.")));
         }
         Ok(body_max)
@@ -222,32 +229,36 @@ impl<S> Hub<S> {
         ticket: Ticket,
         request: &Request<'_>,
         user: UserId,
-    ) -> Result<(Accept, Claims), Reply> {
-        let accept = upgrade::check(request).map_err(upgrade_refusal)?;
+    ) -> Result<(Accept, Claims), (Cause, Reply)> {
+        let accept = upgrade::check(request).map_err(|fault| {
+            (if fault.status() == 426 { Cause::NoUpgrade } else { Cause::Key }, upgrade_refusal(fault))
+        })?;
         if let Some(origin) = request.header("origin")
             && !self.allows_origin(origin)
         {
-            return Err(Reply::forbidden());
+            return Err((Cause::Origin, Reply::forbidden()));
         }
-        let claims = self.authenticate(now, request, true).map_err(|why| Reply::unauthorized(&why))?;
+        let claims = self.authenticate(now, request, true).map_err(|why| (cause_of(why), Reply::unauthorized(&why)))?;
         if claims.caller != Caller::User(user) {
-            return Err(Reply::forbidden());
+            return Err((Cause::Foreign, Reply::forbidden()));
         }
         let limit = self.rules.limits.connections_per_user;
         if limit > 0 && self.sockets_of(user, limit) >= limit {
-            return Err(Reply::too_many(10));
+            self.limited(Limit::ConnectionsPerUser);
+            return Err((Cause::ConnectionsPerUser, Reply::too_many(10)));
         }
         self.judge_address(ticket, request)?;
         let rate = self.handshakes.0;
         if let Err(wait_us) = rate.take(&mut self.handshakes.1, now.monotonic_us) {
             let seconds = wait_us.div_ceil(1_000_000) + self.jitter(ticket, 5);
-            return Err(Reply::unavailable("Too many handshakes.", seconds));
+            self.limited(Limit::HandshakesPerSecond);
+            return Err((Cause::HandshakesPerSecond, Reply::unavailable("Too many handshakes.", seconds)));
         }
         if self.drain.is_some() {
-            return Err(Reply::unavailable("Shutting down.", 1 + self.jitter(ticket, 5)));
+            return Err((Cause::Draining, Reply::unavailable("Shutting down.", 1 + self.jitter(ticket, 5))));
         }
         if self.is_overloaded() {
-            return Err(Reply::unavailable("Overloaded.", 1 + self.jitter(ticket, 5)));
+            return Err((Cause::Overloaded, Reply::unavailable("Overloaded.", 1 + self.jitter(ticket, 5))));
         }
         Ok((accept, claims))
     }
@@ -308,7 +319,7 @@ impl<S> Hub<S> {
 
     /// Whether there is room for this client's address. A proxy's own connections count for it until one becomes a
     /// socket, and then for the client.
-    fn judge_address(&mut self, ticket: Ticket, request: &Request<'_>) -> Result<(), Reply> {
+    fn judge_address(&mut self, ticket: Ticket, request: &Request<'_>) -> Result<(), (Cause, Reply)> {
         let most = self.rules.limits.connections_per_ip;
         if most == 0 {
             return Ok(());
@@ -318,7 +329,11 @@ impl<S> Hub<S> {
             Some(State::Http(http)) if client == peer => http.crowded,
             _ => self.addresses.count(client) >= most,
         };
-        if crowded { Err(Reply::too_many(10)) } else { Ok(()) }
+        if crowded {
+            self.limited(Limit::ConnectionsPerIp);
+            return Err((Cause::ConnectionsPerIp, Reply::too_many(10)));
+        }
+        Ok(())
     }
 
     /// From here on, this connection is the client's whom a proxy speaks for.
@@ -354,6 +369,9 @@ impl<S> Hub<S> {
         if let (Resource::Socket(channel, user), Some(accept)) = (route.resource, accept) {
             return self.upgrade(now, ticket, request, &accept, (user, channel), expires_ms);
         }
+        if let Resource::File(file) = route.resource {
+            return self.hand_out(now, ticket, request, file);
+        }
         let key = match idempotency(route, caller, request) {
             Ok(key) => key,
             Err(reply) => {
@@ -372,7 +390,13 @@ impl<S> Hub<S> {
         let reply = match asked {
             Err(reply) => reply,
             Ok(Asked::Server(Resource::Explain(id))) => self.explain(request, id),
-            Ok(Asked::Server(resource)) => self.server_state(resource),
+            Ok(Asked::Server(resource)) => match self.server_state(resource) {
+                Some(reply) => reply,
+                None => {
+                    self.wait(now, ticket, request, route);
+                    return self.effects.own_pages.push((ticket, resource));
+                }
+            },
             Ok(_) if self.is_overloaded() => Reply::unavailable("Overloaded.", 1 + self.jitter(ticket, 3)),
             Ok(Asked::Write(command)) if command.holds_plain_password() => match self.room_to_hash() {
                 Ok(()) => {
@@ -386,7 +410,7 @@ impl<S> Hub<S> {
                     self.wait(now, ticket, request, route);
                     return self.begin_sign_in(ticket, credentials);
                 }
-                Err(wait_us) => too_many(wait_us),
+                Err(wait_us) => self.throttled(Limit::LoginsPerMinutePerUser, wait_us),
             },
             Ok(Asked::Renew(token)) => match self.refresh(now, &token) {
                 Ok(command) => {
@@ -427,7 +451,7 @@ impl<S> Hub<S> {
             status: reply.status,
             took_us: now.monotonic_us.saturating_sub(waiting.asked_us),
         });
-        self.write_reply(now, ticket, reply, waiting.terms, waiting.origin.as_deref());
+        self.write(now, ticket, response(reply), waiting.terms, waiting.origin.as_deref());
         self.track_stage(now, ticket);
         self.resume(now, ticket);
     }
@@ -444,13 +468,22 @@ impl<S> Hub<S> {
     ) {
         let method = request.method.as_str();
         self.effects.events.push(Event::Request { method, route: template, status: reply.status, took_us: 0 });
-        self.write_reply(now, ticket, reply, terms, request.header("origin"));
+        self.write(now, ticket, response(reply), terms, request.header("origin"));
     }
 
-    fn write_reply(&mut self, now: Now, ticket: Ticket, reply: Reply, mut terms: Terms, origin: Option<&str>) {
+    /// A file that is the same for all.
+    fn hand_out(&mut self, now: Now, ticket: Ticket, request: &Request<'_>, file: File) {
+        let response = file.response(request);
+        let (method, route) = (request.method.as_str(), file.path());
+        self.effects.events.push(Event::Request { method, route, status: response.status, took_us: 0 });
+        self.write(now, ticket, response, request.terms(), request.header("origin"));
+    }
+
+    fn write(&mut self, now: Now, ticket: Ticket, mut response: Response, mut terms: Terms, origin: Option<&str>) {
         terms.keep_alive &= self.drain.is_none();
-        let mut response = response(reply);
-        if let Some(origin) = origin.filter(|origin| self.allows_origin(origin)) {
+        // Pages from elsewhere have no business with the operator's numbers.
+        let is_public = self.door(ticket) == Door::Public;
+        if let Some(origin) = origin.filter(|origin| is_public && self.allows_origin(origin)) {
             let any = self.rules.origins.iter().any(|allowed| allowed == "*");
             response = response
                 .header("Access-Control-Allow-Origin", if any { "*".to_owned() } else { origin.to_owned() })
@@ -459,24 +492,65 @@ impl<S> Hub<S> {
         }
         let date = self.date(now).to_owned();
         let Some(connection) = self.connection(ticket) else { return };
-        connection.cold().outbound.push(|out| response.encode(out, &date, terms));
+        let outbound = &mut connection.cold().outbound;
+        outbound.push(|out| response.encode_head(out, &date, terms));
+        match response.body_sent(terms) {
+            Cow::Borrowed(body) => outbound.push_static(body),
+            Cow::Owned(body) => outbound.push(|out| out.extend_from_slice(body)),
+        }
         self.flush_later(ticket);
         if response.closes(terms) {
             self.begin_closing(now, ticket);
         }
     }
 
-    /// What the server knows of itself.
-    fn server_state(&mut self, resource: Resource) -> Reply {
-        match (resource, &self.failing) {
-            (Resource::Live, _) => Reply::ok("ok", serde_json::json!({ "status": "live" })),
-            (Resource::Ready, _) if self.drain.is_some() => Reply::unavailable("draining", 5),
-            (Resource::Ready, Some(why)) => Reply::unavailable(&format!("storage: {why}"), 5),
-            _ => Reply::ok(
+    /// What the server knows of itself; `None` where the reactor knows better.
+    fn server_state(&mut self, resource: Resource) -> Option<Reply> {
+        match (resource, self.unready()) {
+            (Resource::Live, _) => Some(Reply::ok("ok", serde_json::json!({ "status": "live" }))),
+            (Resource::Ready, Some(why)) => Some(Reply::unavailable(&why, 5)),
+            (Resource::Ready, None) => Some(Reply::ok(
                 "ok",
                 serde_json::json!({ "status": "ready", "sockets": self.feeds, "connections": self.table.len() }),
-            ),
+            )),
+            _ => None,
         }
+    }
+
+    /// Why this server should be sent no one, if so.
+    #[must_use]
+    pub fn unready(&self) -> Option<String> {
+        match &self.failing {
+            _ if self.drain.is_some() => Some("draining".to_owned()),
+            Some(why) => Some(format!("storage: {why}")),
+            None => None,
+        }
+    }
+
+    fn turned_away(&mut self, (cause, reply): (Cause, Reply)) -> Reply {
+        self.refused(cause, reply.status);
+        reply
+    }
+
+    /// 429 for coming too often.
+    pub(super) fn throttled(&mut self, limit: Limit, wait_us: u64) -> Reply {
+        self.limited(limit);
+        Reply::too_many(wait_us.div_ceil(1_000_000))
+    }
+
+    /// Bytes that are no request.
+    fn malformed(&mut self, refusal: http::Refusal, status: u16) {
+        let (cause, limit) = match refusal {
+            http::Refusal::TargetTooLong => (Cause::TargetTooLong, Some(Limit::Target)),
+            http::Refusal::HeadTooLarge => (Cause::HeadTooLarge, Some(Limit::Head)),
+            http::Refusal::BodyTooLarge => (Cause::BodyTooLarge, Some(Limit::Body)),
+            http::Refusal::VersionNotSupported => (Cause::Version, None),
+            http::Refusal::Malformed(_) | http::Refusal::NotSkippable => (Cause::Malformed, None),
+        };
+        if let Some(limit) = limit {
+            self.limited(limit);
+        }
+        self.effects.events.push(Event::Refused { cause, status, rule: Some(refusal.cause()) });
     }
 
     /// What is known of a notification's way beyond its row, and which sockets of its user (`?user=`) are open.
@@ -524,20 +598,20 @@ impl<S> Hub<S> {
         self.count_for_client(ticket, request);
         let Some(connection) = self.connection(ticket) else { return };
         connection.cold().outbound.push(|out| accept.encode(out, subprotocol));
+        let took_us = match &connection.state {
+            State::Http(http) => now.monotonic_us.saturating_sub(http.opened_us),
+            _ => 0,
+        };
         connection.opened_s = seconds(now);
         connection.state = State::Feed(Feed::new(user, channel, expires_ms, silent_ms));
         self.flush_later(ticket);
         self.enter_index(ticket);
-        self.effects.events.push(Event::Opened { user, channel, open: self.feeds });
+        self.effects.events.push(Event::Opened { user, channel, open: self.feeds, took_us });
         match request.query("probe") {
             Some(_) => self.begin_probe(now, ticket),
             None => self.begin_replay(now, ticket, since.as_deref()),
         }
     }
-}
-
-pub(super) fn too_many(wait_us: u64) -> Reply {
-    Reply::too_many(wait_us.div_ceil(1_000_000))
 }
 
 /// The answer to OPTIONS (Fetch, "CORS-preflight request"): what an allowed origin may send.
@@ -556,6 +630,18 @@ fn judge_echo(request: &Request<'_>) -> Result<usize, Reply> {
         return Err(Reply::method_not_allowed(request.method.as_str(), "GET"));
     }
     upgrade::check(request).map(|_| 0).map_err(upgrade_refusal)
+}
+
+fn cause_of(why: Unauthorized) -> Cause {
+    match why {
+        Unauthorized::Missing => Cause::NoToken,
+        Unauthorized::Token(TokenError::Expired) => Cause::ExpiredToken,
+        Unauthorized::BadHeader | Unauthorized::Token(_) => Cause::BadToken,
+        Unauthorized::UserInactive => Cause::UserInactive,
+        Unauthorized::UserGone => Cause::UserDeleted,
+        // Of a sign-in, never of a handshake.
+        Unauthorized::Refresh(_) | Unauthorized::NoAccount => Cause::BadToken,
+    }
 }
 
 fn upgrade_refusal(fault: upgrade::UpgradeFault) -> Reply {

@@ -2,8 +2,8 @@
 //! tokens. Never hashes, never keeps a password once it is compared. Enter at `begin_sign_in` and `refresh`.
 
 use super::connection::{State, Waiting};
+use super::event::Limit;
 use super::rates::{Rate, Rates};
-use super::requests::too_many;
 use super::{Asker, Hub};
 use crate::api::command::{Command, Query, Refresh};
 use crate::api::reply::{Reply, Unauthorized};
@@ -99,9 +99,11 @@ impl<S> Hub<S> {
         route: Route,
     ) -> Result<(), Reply> {
         let address = self.client(ticket, request);
-        self.requests.take(Asker::Address(address), now.monotonic_us).map_err(too_many)?;
+        let taken = self.requests.take(Asker::Address(address), now.monotonic_us);
+        taken.map_err(|wait_us| self.throttled(Limit::RequestsPerSecond, wait_us))?;
         if route.resource == Resource::Login {
-            self.logins.take_address(address, now).map_err(too_many)?;
+            let taken = self.logins.take_address(address, now);
+            taken.map_err(|wait_us| self.throttled(Limit::LoginsPerMinute, wait_us))?;
         }
         Ok(())
     }

@@ -12,6 +12,14 @@ pub(super) struct Users {
     /// Of users with something unread.
     inboxes: HashMap<UserId, [Inbox; 2]>,
     barred: HashMap<UserId, Standing>,
+    /// Over all.
+    total: Total,
+}
+
+#[derive(Default)]
+struct Total {
+    unread: u64,
+    waiting: u64,
 }
 
 /// Of one user and channel.
@@ -27,6 +35,8 @@ impl Users {
         let mut users = Self::default();
         for (user, channel, unread, waiting) in &census.inboxes {
             users.inboxes.entry(*user).or_default()[*channel as usize] = Inbox { unread: *unread, waiting: *waiting };
+            users.total.unread += u64::from(*unread);
+            users.total.waiting += u64::from(*waiting);
         }
         users.barred = census.barred.iter().copied().collect();
         users
@@ -56,6 +66,8 @@ impl Users {
         let inbox = &mut self.inboxes.entry(user).or_default()[channel as usize];
         inbox.unread += 1;
         inbox.waiting += 1;
+        self.total.unread += 1;
+        self.total.waiting += 1;
     }
 
     pub(super) fn settled(&mut self, user: UserId, channel: Channel, fewer: Fewer) {
@@ -64,12 +76,27 @@ impl Users {
         debug_assert!(inbox.unread >= fewer.unread && inbox.waiting >= fewer.waiting, "counts follow the commits");
         inbox.unread = inbox.unread.saturating_sub(fewer.unread);
         inbox.waiting = inbox.waiting.saturating_sub(fewer.waiting);
+        self.total.less(fewer);
         if *inboxes == [Inbox::default(); 2] {
             self.inboxes.remove(&user);
         }
     }
 
     pub(super) fn forget(&mut self, user: UserId) {
-        self.inboxes.remove(&user);
+        for inbox in self.inboxes.remove(&user).into_iter().flatten() {
+            self.total.less(Fewer { unread: inbox.unread, waiting: inbox.waiting });
+        }
+    }
+
+    /// Of all users: unread and waiting.
+    pub(super) fn totals(&self) -> (u64, u64) {
+        (self.total.unread, self.total.waiting)
+    }
+}
+
+impl Total {
+    fn less(&mut self, fewer: Fewer) {
+        self.unread = self.unread.saturating_sub(u64::from(fewer.unread));
+        self.waiting = self.waiting.saturating_sub(u64::from(fewer.waiting));
     }
 }

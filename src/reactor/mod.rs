@@ -3,20 +3,25 @@
 
 mod hasher;
 mod journal;
+mod meters;
+mod operator;
 mod socket;
 
 use crate::api::routes::Door;
 use crate::channel_layer::ChannelLayer;
 use crate::clock::{Clock, Now};
-use crate::hub::event::Event;
+use crate::hub::event::{Event, Sent};
 use crate::hub::{Hub, Rules};
 use crate::inbox::{Letter, Postbox, post_office};
 use crate::log::Log;
+use crate::metrics::Vitals;
 use crate::storage::job::{Census, Ticket};
 use hasher::Hasher;
 use journal::Journal;
+use meters::{Gauges, Meters};
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
+use operator::Operator;
 use socket::{Got, Socket, Wrote};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -34,6 +39,8 @@ const ACCEPT_AGAIN_MS: u64 = 100;
 /// After the drain: how long the last connections may take. Of the 5 seconds that a stop may take then, one is for the
 /// disk.
 const AFTER_DRAIN: Duration = Duration::from_secs(4);
+/// Notifications that slow sockets have not taken whole, watched for how long they take.
+const WRITING_MAX: usize = 1_024;
 const WAKER: Token = Token(usize::MAX);
 
 struct Listener {
@@ -53,6 +60,7 @@ pub struct Entrance {
     post: Postbox,
     inbox: Receiver<Letter>,
     hasher: Hasher,
+    operator: Operator,
 }
 
 impl Entrance {
@@ -64,7 +72,8 @@ impl Entrance {
             let _ = waker.wake();
         });
         let hasher = Hasher::start(post.clone())?;
-        Ok(Self { poll, listeners: Vec::new(), post, inbox, hasher })
+        let operator = Operator::start(post.clone())?;
+        Ok(Self { poll, listeners: Vec::new(), post, inbox, hasher, operator })
     }
 
     /// For the threads that answer.
@@ -102,8 +111,12 @@ pub struct Reactor {
     hub: Hub<Socket>,
     layer: Option<ChannelLayer>,
     hasher: Hasher,
+    operator: Operator,
     clock: Clock,
     journal: Journal,
+    meters: Meters,
+    /// Notifications that a socket has not taken whole.
+    writing: Vec<(Ticket, Sent)>,
     buffer: Box<[u8]>,
     /// Connections that may have bytes for us.
     ready: Vec<Ticket>,
@@ -124,15 +137,19 @@ impl Reactor {
         log: Log,
     ) -> Self {
         let seed = uuid::Uuid::new_v4().as_u64_pair().0;
+        let now = clock.now();
         Self {
-            hub: Hub::new(clock.now(), rules, census, seed),
+            hub: Hub::new(now, rules, census, seed),
             poll: entrance.poll,
             listeners: entrance.listeners,
             inbox: entrance.inbox,
             layer,
             hasher: entrance.hasher,
+            operator: entrance.operator,
             clock,
             journal: Journal::new(log),
+            meters: Meters::new(now),
+            writing: Vec::new(),
             buffer: vec![0; READ_MAX].into_boxed_slice(),
             ready: Vec::new(),
             stop_at_ms: None,
@@ -149,6 +166,9 @@ impl Reactor {
         if let Some(layer) = self.layer.take() {
             layer.close();
         }
+        let now = self.clock.now();
+        let seconds = now.monotonic_us / 1_000_000;
+        self.journal.write(now, &Event::Stopped { seconds });
         self.journal.end();
         Ok(())
     }
@@ -169,7 +189,7 @@ impl Reactor {
         self.flush(now);
         self.submit(); // what draining sockets asked for
         self.reap();
-        self.journal.write(now, self.hub.effects.events.drain(..));
+        self.tell(now);
         Ok(())
     }
 
@@ -266,7 +286,10 @@ impl Reactor {
             }
             let Some(socket) = self.hub.socket(ticket) else { continue };
             match socket.read(&mut self.buffer) {
-                Got::Bytes(count) => self.hub.receive(now, ticket, &mut self.buffer[..count]),
+                Got::Bytes(count) => {
+                    self.meters.bytes_in += count as u64;
+                    self.hub.receive(now, ticket, &mut self.buffer[..count]);
+                }
                 Got::Nothing => continue,
                 Got::End => self.hub.peer_ended(now, ticket),
                 Got::Broken => self.hub.gone(now, ticket, "reset"),
@@ -298,6 +321,10 @@ impl Reactor {
                         None => pulse.send_back(),
                     }
                 }
+                Letter::Vitals { ticket, page, vitals } => {
+                    let reply = operator::reply(page, &self.meters, &self.gauges(now, vitals));
+                    self.hub.tell(now, ticket, reply);
+                }
                 Letter::Stop if self.stop_at_ms.is_some() => self.stopped = true,
                 Letter::Stop => self.stop(now),
             }
@@ -319,6 +346,10 @@ impl Reactor {
     }
 
     fn submit(&mut self) {
+        for (ticket, page) in std::mem::take(&mut self.hub.effects.own_pages) {
+            self.hub.look_for_oldest();
+            self.operator.ask(ticket, page);
+        }
         for task in self.hub.effects.hash.drain(..) {
             self.hasher.hash(task);
         }
@@ -335,7 +366,10 @@ impl Reactor {
         while !self.hub.effects.flush.is_empty() {
             for ticket in std::mem::take(&mut self.hub.effects.flush) {
                 let Some((socket, outbound)) = self.hub.outbound(ticket) else { continue };
-                let wrote = socket.write(outbound).and_then(|wrote| match wrote {
+                let before = outbound.len();
+                let wrote = socket.write(outbound);
+                self.meters.bytes_out += before.saturating_sub(outbound.len()) as u64;
+                let wrote = wrote.and_then(|wrote| match wrote {
                     Wrote::Done => Ok(()),
                     Wrote::UntilFull => {
                         let both = Interest::READABLE | Interest::WRITABLE;
@@ -355,6 +389,57 @@ impl Reactor {
         }
         for ticket in std::mem::take(&mut self.hub.effects.resume) {
             self.make_ready(ticket);
+        }
+    }
+
+    /// What has happened in this turn, to the log and to the meters.
+    fn tell(&mut self, began: Now) {
+        let now = self.clock.now();
+        self.note_written(now);
+        for event in self.hub.effects.events.drain(..) {
+            self.meters.observe(&event);
+            self.journal.write(now, &event);
+        }
+        self.journal.flush();
+        self.meters.turned(now.monotonic_us.saturating_sub(began.monotonic_us));
+    }
+
+    /// Which notifications the kernel has by now. Those of a socket that went are no longer of interest.
+    fn note_written(&mut self, now: Now) {
+        self.writing.append(&mut self.hub.effects.sent);
+        let mut events = std::mem::take(&mut self.hub.effects.events);
+        let mut watched = 0;
+        self.writing.retain(|(ticket, what)| {
+            let took_us = match self.hub.queued_of(*ticket) {
+                None => return false,
+                Some(0) => now.since(what.asked_us),
+                Some(_) if watched < WRITING_MAX => {
+                    watched += 1;
+                    return true;
+                }
+                // Too many to watch: sent, and nobody knows when.
+                Some(_) => None,
+            };
+            events.push(Event::Sent { what: *what, took_us });
+            false
+        });
+        self.hub.effects.events = events;
+    }
+
+    fn gauges(&self, now: Now, vitals: Vitals) -> Gauges {
+        let (unread, waiting) = self.hub.inboxes();
+        Gauges {
+            now,
+            connections: self.hub.connections(),
+            unread,
+            waiting,
+            oldest_waiting_ms: self.hub.oldest_waiting().map(|oldest| oldest.created_ms),
+            outstanding: self.hub.outstanding(),
+            queues: self.layer.as_ref().map_or((0, 0), |layer| layer.storage().depth()),
+            log_lines_dropped: self.journal.dropped(),
+            unready: self.hub.unready(),
+            draining: self.hub.is_draining(),
+            vitals,
         }
     }
 

@@ -2,6 +2,7 @@
 //! transition (`matching` does) and never commits. Enter at [`Writer::apply`].
 
 mod directory;
+mod filing;
 mod matches;
 mod notifications;
 mod refresh;
@@ -12,6 +13,7 @@ use super::job::{Answer, Change, Idempotency, Job};
 use crate::api::command::{Command, Recipients};
 use crate::api::reply::Reply;
 use crate::matching::UserId;
+use filing::Filed;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::HashSet;
 
@@ -22,6 +24,7 @@ pub(super) const IDEMPOTENCY_MS: i64 = 24 * 60 * 60 * 1_000;
 pub(super) struct Writer {
     pub db: Connection,
     last: Last,
+    filed: Filed,
     deleted: HashSet<UserId>,
     /// Of the job under way: the time it gets, and what has changed so far.
     at_ms: i64,
@@ -43,6 +46,7 @@ impl Writer {
         let mut writer = Self {
             db,
             last: Last { notification: 0, one_match: 0, general: 0 },
+            filed: Filed::default(),
             deleted: HashSet::new(),
             at_ms: 0,
             changes: Vec::new(),
@@ -58,13 +62,15 @@ impl Writer {
                         coalesce((SELECT value FROM meta WHERE key = 'last_notification'), 0)),
                     max(coalesce((SELECT max(id) FROM matches), 0),
                         coalesce((SELECT value FROM meta WHERE key = 'last_match'), 0)),
-                    coalesce((SELECT max(id) FROM general), 0)",
+                    max(coalesce((SELECT max(id) FROM general), 0),
+                        coalesce((SELECT value FROM meta WHERE key = 'last_general'), 0))",
             [],
             |row| Ok(Last { notification: row.get(0)?, one_match: row.get(1)?, general: row.get(2)? }),
         )?;
         let mut deleted = self.db.prepare("SELECT id FROM user WHERE standing = 2")?;
         self.deleted = deleted.query_map([], |row| Ok(UserId(row.get(0)?)))?.collect::<Result<_, _>>()?;
-        Ok(())
+        drop(deleted);
+        self.reload_filed()
     }
 
     /// Carries out one job. An error means that the transaction has to be rolled back.
@@ -144,6 +150,7 @@ impl Writer {
         let mut keep = self.db.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?;
         keep.execute(params!["last_notification", self.last.notification])?;
         keep.execute(params!["last_match", self.last.one_match])?;
+        keep.execute(params!["last_general", self.last.general])?;
         Ok(())
     }
 }

@@ -16,6 +16,8 @@ use std::time::Duration;
 const BATCH_MAX: usize = 512;
 /// How long receipts wait for a commit to ride on.
 const RECEIPTS_WAIT: Duration = Duration::from_millis(20);
+/// A pause after which the trailing indexes are brought up.
+const FILE_AFTER: Duration = Duration::from_millis(500);
 /// While writing fails: how often it is tried whether it works again.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
@@ -71,6 +73,9 @@ impl Committer {
                 self.commit(batch.jobs);
             }
             self.depth.writes.fetch_sub(count, Ordering::Relaxed);
+            if self.rows.must_file() {
+                self.file();
+            }
             batch.pulses.into_iter().for_each(Pulse::send_back);
             for ask in batch.asks {
                 self.depth.reads.fetch_add(1, Ordering::Relaxed);
@@ -79,6 +84,7 @@ impl Committer {
                 }
             }
         }
+        self.file();
         // Leaves a tidy file: nothing to recover, nothing but the database to copy.
         if let Err(e) = self.rows.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
             self.post.post(Letter::Health(Some(e.to_string())));
@@ -91,13 +97,16 @@ impl Committer {
         loop {
             let first = if self.failing {
                 errands.recv_timeout(PROBE_EVERY)
+            } else if self.rows.has_unfiled() {
+                errands.recv_timeout(FILE_AFTER)
             } else {
                 errands.recv().map_err(|_| RecvTimeoutError::Disconnected)
             };
             match first {
                 Ok(errand) => break batch.add(errand),
                 Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => self.probe(),
+                Err(RecvTimeoutError::Timeout) if self.failing => self.probe(),
+                Err(RecvTimeoutError::Timeout) => self.file(),
             }
         }
         let until_us = self.clock.now().monotonic_us + RECEIPTS_WAIT.as_micros() as u64;
@@ -116,6 +125,13 @@ impl Committer {
             }
         }
         Some(batch)
+    }
+
+    /// Brings the trailing indexes up. Where it fails nothing is lost and nothing is told: writing fails, too, and says so.
+    fn file(&mut self) {
+        if self.rows.file().is_err() {
+            self.roll_back();
+        }
     }
 
     /// One transaction for all. Where a command of the batch cannot be carried out (our fault, not the disk's), each is
@@ -138,14 +154,18 @@ impl Committer {
     fn transaction(&mut self, jobs: &[Job]) -> rusqlite::Result<Vec<Outcome>> {
         let applied = self.attempt(jobs);
         if applied.is_err() {
-            // SQLite rolls back by itself on some errors (a full disk); then there is nothing left to roll back.
-            if !self.rows.db.is_autocommit() {
-                let _ = self.rows.db.execute_batch("ROLLBACK");
-            }
-            // Where even this cannot be read, the probe reads it once writing works again; ids only leave a gap.
-            let _ = self.rows.reload();
+            self.roll_back();
         }
         applied
+    }
+
+    fn roll_back(&mut self) {
+        // SQLite rolls back by itself on some errors (a full disk); then there is nothing left to roll back.
+        if !self.rows.db.is_autocommit() {
+            let _ = self.rows.db.execute_batch("ROLLBACK");
+        }
+        // Where even this cannot be read, the probe reads it once writing works again; ids only leave a gap.
+        let _ = self.rows.reload();
     }
 
     fn attempt(&mut self, jobs: &[Job]) -> rusqlite::Result<Vec<Outcome>> {

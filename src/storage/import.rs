@@ -227,7 +227,7 @@ fn write_match(rows: &Writer, m: &Match) -> rusqlite::Result<()> {
             m.created_ms,
             m.updated_ms
         ])?;
-    Ok(())
+    rows.file_match(m)
 }
 
 fn required(fields: &Map<String, Value>, name: &str) -> Imported<i64> {

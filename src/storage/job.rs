@@ -16,6 +16,11 @@ pub struct Ticket {
     pub generation: u32,
 }
 
+impl Ticket {
+    /// For what nobody's connection waits for.
+    pub const NOBODY: Self = Self { key: u32::MAX, generation: 0 };
+}
+
 /// A change on its way to its commit.
 #[derive(Clone, Debug)]
 pub struct Job {
@@ -115,6 +120,11 @@ pub enum Answer {
     RetainAfter(NotificationId),
     /// A page of a replay.
     Backlog(BacklogPage),
+    /// The oldest row that waits, up to a row that was looked at.
+    OldestWaiting {
+        found: Option<Oldest>,
+        upto: NotificationId,
+    },
     /// The row of an explicit receipt, if this socket was sent it.
     WasSent {
         uuid: Uuid,
@@ -133,7 +143,21 @@ pub enum Change {
         what: WhatWasRead,
         fewer: [Fewer; 2],
     },
-    /// Fewer are waiting or unread: receipts, rows skipped or removed.
+    /// The first receipt came: these rows, with the time of creation of each, and how many of them had been waiting.
+    Delivered {
+        user: UserId,
+        channel: Channel,
+        rows: Vec<(NotificationId, i64)>,
+        waiting: u32,
+        at_ms: i64,
+    },
+    /// So many waiting ones left the push path.
+    Skipped {
+        user: UserId,
+        channel: Channel,
+        count: u32,
+    },
+    /// Fewer are waiting or unread: rows were removed.
     Settled {
         user: UserId,
         channel: Channel,
@@ -158,6 +182,13 @@ pub enum Change {
 pub struct Fewer {
     pub unread: u32,
     pub waiting: u32,
+}
+
+/// A row that waits to be pushed, and when it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Oldest {
+    pub id: NotificationId,
+    pub created_ms: i64,
 }
 
 /// Whether a user may be served.
@@ -193,4 +224,6 @@ pub struct Census {
     /// User, channel, unread, waiting.
     pub inboxes: Vec<(UserId, Channel, u32, u32)>,
     pub barred: Vec<(UserId, Standing)>,
+    /// The oldest row that waits.
+    pub oldest_waiting: Option<Oldest>,
 }

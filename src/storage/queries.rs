@@ -1,7 +1,7 @@
 //! Owns what can be asked of the rows: pages, single rows, the replay of a socket. Never changes one.
 //! Enter at [`answer`].
 
-use super::job::{Answer, BacklogPage, Census, Standing};
+use super::job::{Answer, BacklogPage, Census, Oldest, Standing};
 use super::schema::{self, sql, sql_part};
 use crate::api::command::{Backlog, From, NotificationFilter, Query, Which};
 use crate::api::frames;
@@ -9,6 +9,7 @@ use crate::api::page::PageRequest;
 use crate::api::reply::{DONE, Reply};
 use crate::api::views::{self, MatchView, NotificationView};
 use crate::auth::password::DJANGO_ITERATIONS;
+use crate::hub::oldest;
 use crate::matching::{MatchId, PropertyId, UserId};
 use crate::notification::{Notification, NotificationId};
 use crate::websocket::frame;
@@ -41,6 +42,10 @@ pub(super) fn answer(db: &Connection, query: &Query) -> rusqlite::Result<Answer>
         Query::User { id } => Answer::Reply(user(db, *id)?),
         Query::Credentials { username } => credentials(db, username)?,
         Query::Backlog(backlog) => Answer::Backlog(replay(db, backlog)?),
+        Query::OldestWaiting { from } => {
+            let (found, upto) = oldest_waiting(db, *from)?;
+            Answer::OldestWaiting { found, upto }
+        }
         Query::WasSent { user, channel, uuid, first, last } => Answer::WasSent {
             uuid: *uuid,
             row: by_uuid(db, uuid)?
@@ -59,12 +64,19 @@ pub(super) fn census(db: &Connection) -> rusqlite::Result<Census> {
         ..Census::default()
     };
     let mut unread = db.prepare(
-        "SELECT user, channel, count(*), count(*) FILTER (WHERE delivered_ms IS NULL AND skipped IS NULL)
+        "SELECT user, channel, count(*), count(*) FILTER (WHERE delivered_ms IS NULL AND skipped IS NULL),
+                min(id) FILTER (WHERE delivered_ms IS NULL AND skipped IS NULL)
          FROM notification WHERE read_ms IS NULL GROUP BY user, channel",
     )?;
-    let rows = unread
-        .query_map([], |row| Ok((UserId(row.get(0)?), schema::channel_of(row.get(1)?), row.get(2)?, row.get(3)?)))?;
-    census.inboxes = rows.collect::<Result<_, _>>()?;
+    let mut rows = unread.query([])?;
+    let mut oldest: Option<i64> = None;
+    while let Some(row) = rows.next()? {
+        census.inboxes.push((UserId(row.get(0)?), schema::channel_of(row.get(1)?), row.get(2)?, row.get(3)?));
+        oldest = oldest.into_iter().chain(row.get::<_, Option<i64>>(4)?).min();
+    }
+    if let Some(id) = oldest {
+        census.oldest_waiting = oldest_waiting(db, NotificationId(id))?.0;
+    }
     let mut barred = db.prepare("SELECT id, standing FROM user WHERE standing <> 0")?;
     let rows = barred.query_map([], |row| {
         let standing = if row.get::<_, i64>(1)? == 2 { Standing::Deleted } else { Standing::Inactive };
@@ -72,6 +84,20 @@ pub(super) fn census(db: &Connection) -> rusqlite::Result<Census> {
     })?;
     census.barred = rows.collect::<Result<_, _>>()?;
     Ok(census)
+}
+
+/// The oldest waiting row of the next so many, and where the look ended.
+fn oldest_waiting(db: &Connection, from: NotificationId) -> rusqlite::Result<(Option<Oldest>, NotificationId)> {
+    let last: i64 = db.query_row("SELECT coalesce(max(id), 0) FROM notification", [], |row| row.get(0))?;
+    let upto = NotificationId(last.min(from.0.saturating_add(oldest::STRIDE)));
+    let found = db
+        .prepare_cached(
+            "SELECT id, created_ms FROM notification WHERE id BETWEEN ?1 AND ?2
+             AND delivered_ms IS NULL AND read_ms IS NULL AND skipped IS NULL ORDER BY id LIMIT 1",
+        )?
+        .query_row([from.0, upto.0], |row| Ok(Oldest { id: NotificationId(row.get(0)?), created_ms: row.get(1)? }))
+        .optional()?;
+    Ok((found, upto))
 }
 
 /// A page of rows: counted, cut, wrapped.
@@ -89,36 +115,35 @@ fn notifications(
     filter: &NotificationFilter,
     page: &PageRequest,
 ) -> rusqlite::Result<Reply> {
-    let mut condition = String::from("n.user = ?1");
+    let mut more = String::new();
     let mut values = vec![Value::from(of.0)];
     match filter.is_read {
-        Some(true) => condition.push_str(" AND n.read_ms IS NOT NULL"),
-        Some(false) => condition.push_str(" AND n.read_ms IS NULL"),
+        Some(true) => more.push_str(" AND n.read_ms IS NOT NULL"),
+        Some(false) => more.push_str(" AND n.read_ms IS NULL"),
         None => {}
     }
     if let Some(channel) = filter.channel {
         values.push(Value::from(channel as i64));
-        condition.push_str(&format!(" AND n.channel = ?{}", values.len()));
+        more.push_str(&format!(" AND n.channel = ?{}", values.len()));
     }
     if let Some(kind) = &filter.kind {
         match schema::kind_number(kind) {
-            Some(number) => condition.push_str(&format!(" AND n.kind = {number}")),
+            Some(number) => more.push_str(&format!(" AND n.kind = {number}")),
             None => {
                 values.push(Value::from(kind.clone()));
-                condition
-                    .push_str(&format!(" AND n.general IN (SELECT id FROM general WHERE kind = ?{})", values.len()));
+                more.push_str(&format!(" AND g.kind = ?{}", values.len()));
             }
         }
     }
     let count = db
-        .prepare_cached(&format!("SELECT count(*) FROM notification n WHERE {condition}"))?
+        .prepare_cached(&format!("SELECT sum(one) FROM ({})", schema::of_user("count(*) AS one", SHOWN, &more)))?
         .query_row(params_from_iter(&values), |row| row.get(0))?;
     let limit = values.len() + 1;
     values.extend([limit_value(page.size), limit_value(page.offset())]);
     let rows: Vec<Notification> = db
         .prepare_cached(&format!(
-            "{} WHERE {condition} ORDER BY n.id DESC LIMIT ?{limit} OFFSET ?{}",
-            sql!("SELECT " NOTIFICATION " FROM " NOTIFICATION_SOURCE),
+            "{} ORDER BY 1 DESC LIMIT ?{limit} OFFSET ?{}",
+            schema::of_user(sql_part!(NOTIFICATION), SHOWN, &more),
             limit + 1
         ))?
         .query_map(params_from_iter(&values), schema::notification)?
@@ -126,6 +151,9 @@ fn notifications(
     let views = rows.iter().map(NotificationView::new).collect();
     Ok(paged(count, page, "Notificaciones obtenidas exitosamente", views, true))
 }
+
+/// What a general notification shows.
+const SHOWN: &str = "LEFT JOIN general g ON g.id = n.general";
 
 fn limit_value(number: u64) -> Value {
     Value::from(i64::try_from(number).unwrap_or(i64::MAX))
@@ -158,13 +186,14 @@ pub(super) fn by_uuid(db: &Connection, uuid: &Uuid) -> rusqlite::Result<Option<N
 }
 
 fn summary(db: &Connection, of: UserId) -> rusqlite::Result<Reply> {
-    let total: u64 =
-        db.prepare_cached("SELECT count(*) FROM notification WHERE user = ?1")?.query_row([of.0], |row| row.get(0))?;
+    let total: u64 = db
+        .prepare_cached(&format!("SELECT sum(one) FROM ({})", schema::of_user("count(*) AS one", "", "")))?
+        .query_row([of.0], |row| row.get(0))?;
     let mut by_type: BTreeMap<String, u64> = BTreeMap::new();
-    let mut statement = db.prepare_cached(
-        "SELECT n.kind, g.kind, count(*) FROM notification n LEFT JOIN general g ON g.id = n.general
-         WHERE n.user = ?1 AND n.read_ms IS NULL GROUP BY n.kind, g.kind",
-    )?;
+    let mut statement = db.prepare_cached(&format!(
+        "SELECT own, general, count(*) FROM ({}) GROUP BY own, general",
+        schema::of_user("n.kind AS own, g.kind AS general", SHOWN, "AND n.read_ms IS NULL")
+    ))?;
     let mut rows = statement.query([of.0])?;
     while let Some(row) = rows.next()? {
         let name = match schema::kind_name(row.get(0)?) {
@@ -183,17 +212,19 @@ fn my_matches(
     status: Option<&'static str>,
     page: &PageRequest,
 ) -> rusqlite::Result<Reply> {
-    let condition = match status {
+    const MINE: (&str, &str, &str) = ("suit", "suit.tenant = ?1", "m.tenant = ?1");
+    let more = match status {
         None => String::new(),
         Some(name) => format!(" AND m.status IN ({})", schema::status_numbers(name)),
     };
     let count = db
-        .prepare_cached(&format!("SELECT count(*) FROM matches m WHERE m.tenant = ?1{condition}"))?
+        .prepare_cached(&format!("SELECT sum(one) FROM ({})", schema::of_matches("count(*) AS one", "", MINE, &more)))?
         .query_row([of.0], |row| row.get(0))?;
+    let columns = sql!(MATCH ", p.id, " PROPERTY);
     let views = db
         .prepare_cached(&format!(
-            "{} WHERE m.tenant = ?1{condition} ORDER BY m.updated_ms DESC, m.id DESC LIMIT ?2 OFFSET ?3",
-            sql!("SELECT " MATCH ", p.id, " PROPERTY " FROM matches m LEFT JOIN property p ON p.id = m.property")
+            "{} ORDER BY m.updated_ms DESC, m.id DESC LIMIT ?2 OFFSET ?3",
+            schema::of_matches(columns, "LEFT JOIN property p ON p.id = m.property", MINE, &more)
         ))?
         .query_map(params![of.0, limit_value(page.size), limit_value(page.offset())], |row| {
             let home = row.get::<_, Option<i64>>(8)?.map(|_| schema::property(row, 9)).transpose()?;
@@ -221,19 +252,19 @@ fn one_match(db: &Connection, of: UserId, id: MatchId) -> rusqlite::Result<Reply
 }
 
 fn pending_requests(db: &Connection, of: UserId, page: &PageRequest) -> rusqlite::Result<Reply> {
-    const KEPT: &str =
-        "m.property IN (SELECT id FROM property WHERE owner = ?1 UNION SELECT id FROM property WHERE agent = ?1)
-         AND m.status = 1";
+    const KEPT: &str = "(SELECT id FROM property WHERE owner = ?1 UNION SELECT id FROM property WHERE agent = ?1)";
+    let (filed, unfiled) = (format!("pair.property IN {KEPT}"), format!("m.property IN {KEPT}"));
+    let kept = ("pair", filed.as_str(), unfiled.as_str());
+    let more = "AND m.status = 1";
     let count = db
-        .prepare_cached(&format!("SELECT count(*) FROM matches m WHERE {KEPT}"))?
+        .prepare_cached(&format!("SELECT sum(one) FROM ({})", schema::of_matches("count(*) AS one", "", kept, more)))?
         .query_row([of.0], |row| row.get(0))?;
+    let columns = sql!(MATCH ", " PROPERTY ", u.id, " USER);
+    let joined = "JOIN property p ON p.id = m.property LEFT JOIN user u ON u.id = m.tenant AND u.standing <> 2";
     let views = db
         .prepare_cached(&format!(
-            "{} WHERE {KEPT} ORDER BY m.score DESC, m.id DESC LIMIT ?2 OFFSET ?3",
-            sql!(
-                "SELECT " MATCH ", " PROPERTY ", u.id, " USER " FROM matches m JOIN property p ON p.id = m.property
-                 LEFT JOIN user u ON u.id = m.tenant AND u.standing <> 2"
-            )
+            "{} ORDER BY m.score DESC, m.id DESC LIMIT ?2 OFFSET ?3",
+            schema::of_matches(columns, joined, kept, more)
         ))?
         .query_map(params![of.0, limit_value(page.size), limit_value(page.offset())], |row| {
             let tenant = row.get::<_, Option<i64>>(16)?.map(|_| schema::user(row, 17)).transpose()?;
@@ -299,8 +330,7 @@ fn credentials(db: &Connection, username: &str) -> rusqlite::Result<Answer> {
 }
 
 /// What is waiting to be pushed, behind a row of its user and channel.
-const WAITING: &str =
-    "n.user = ?1 AND n.channel = ?2 AND n.delivered_ms IS NULL AND n.read_ms IS NULL AND n.skipped IS NULL";
+const WAITING: &str = "AND n.channel = ?2 AND n.delivered_ms IS NULL AND n.read_ms IS NULL AND n.skipped IS NULL";
 
 /// One page of what a socket is sent before anything live.
 fn replay(db: &Connection, asked: &Backlog) -> rusqlite::Result<BacklogPage> {
@@ -319,10 +349,10 @@ fn replay(db: &Connection, asked: &Backlog) -> rusqlite::Result<BacklogPage> {
         }
     };
     page.all = all;
-    let mut statement = db.prepare_cached(sql!(
-        "SELECT " NOTIFICATION " FROM " NOTIFICATION_SOURCE " WHERE n.user = ?1 AND n.channel = ?2 AND n.id > ?3
-         AND (n.id > ?4 OR (n.delivered_ms IS NULL AND n.read_ms IS NULL AND n.skipped IS NULL)) ORDER BY n.id"
-    ))?;
+    let more = "AND n.channel = ?2 AND n.id > ?3
+        AND (n.id > ?4 OR (n.delivered_ms IS NULL AND n.read_ms IS NULL AND n.skipped IS NULL))";
+    let rows = schema::of_user(sql_part!(NOTIFICATION), SHOWN, more);
+    let mut statement = db.prepare_cached(&format!("{rows} ORDER BY 1"))?;
     // Behind the mark, or after `since`, a row counts whatever became of it.
     let whatever_after = if all { NotificationId(0) } else { asked.mark };
     let mut rows = statement.query([asked.user.0, asked.channel as i64, after.0, whatever_after.0])?;
@@ -346,20 +376,20 @@ fn newest_only(
     since: Option<NotificationId>,
     page: &mut BacklogPage,
 ) -> rusqlite::Result<NotificationId> {
-    let condition = match since {
-        Some(_) => "n.user = ?1 AND n.channel = ?2",
+    let which = match since {
+        Some(_) => "AND n.channel = ?2",
         None => WAITING,
     };
     let after = since.unwrap_or_default();
+    let rows = schema::of_user("n.id", "", &format!("{which} AND n.id > ?3"));
     let oldest_sent: Option<i64> = db
-        .prepare_cached(&format!(
-            "SELECT n.id FROM notification n WHERE {condition} AND n.id > ?3 ORDER BY n.id DESC LIMIT 1 OFFSET ?4"
-        ))?
+        .prepare_cached(&format!("{rows} ORDER BY 1 DESC LIMIT 1 OFFSET ?4"))?
         .query_row(params![asked.user.0, asked.channel as i64, after.0, asked.replay_max - 1], |row| row.get(0))
         .optional()?;
     let Some(oldest_sent) = oldest_sent else { return Ok(after) };
+    let older = schema::of_user("count(*) AS one", "", &format!("{which} AND n.id > ?3 AND n.id < ?4"));
     page.skipped = db
-        .prepare_cached(&format!("SELECT count(*) FROM notification n WHERE {condition} AND n.id > ?3 AND n.id < ?4"))?
+        .prepare_cached(&format!("SELECT sum(one) FROM ({older})"))?
         .query_row(params![asked.user.0, asked.channel as i64, after.0, oldest_sent], |row| row.get(0))?;
     if page.skipped > 0 {
         page.skip_before = Some(NotificationId(oldest_sent));

@@ -12,10 +12,10 @@ pub(super) const APPLICATION_ID: i32 = 0x4842_5444;
 
 /// One script a version, in order; `user_version` says how many have run. Never edit one that was released.
 ///
-/// The hot commit appends to `notification` and touches one index: each index hit at random costs a dirty page a row,
-/// which is what a commit costs. No index on UUIDs of ours (the row id is inside), none on "undelivered" (the hub
-/// counts, `waiting` walks the user's newest rows).
-pub(super) const MIGRATIONS: [&str; 2] = ["
+/// The hot commit only appends: each index hit at random costs a dirty page a row, which is what a commit costs. No
+/// index on UUIDs of ours (the row id is inside), none on "undelivered" (the hub counts, `waiting` walks the user's
+/// newest rows); the rest trail behind (`apply::filing`).
+pub(super) const MIGRATIONS: [&str; 3] = ["
 CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
 
 CREATE TABLE user (
@@ -96,6 +96,23 @@ CREATE TABLE refresh_floor (              -- Django's tokens that were made up t
 
 -- What the costliest stored password costs: the rounds stand behind the name of the algorithm.
 CREATE INDEX user_by_rounds ON user (CAST(substr(password, 15) AS INTEGER)) WHERE substr(password, 1, 14) = 'pbkdf2_sha256$';
+", "
+-- What would touch a page at random for each row trails behind: filled some thousand rows at a time, in their order.
+-- `meta` says up to where. Rows behind that are few, and looked through.
+DROP INDEX notification_by_user;
+DROP INDEX match_by_pair;
+DROP INDEX match_by_tenant;
+CREATE TABLE inbox (user INTEGER NOT NULL, notification INTEGER NOT NULL, PRIMARY KEY (user, notification))
+  STRICT, WITHOUT ROWID;
+CREATE TABLE pair (
+  property INTEGER NOT NULL, tenant INTEGER NOT NULL, match INTEGER NOT NULL, PRIMARY KEY (property, tenant)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE suit (tenant INTEGER NOT NULL, match INTEGER NOT NULL, PRIMARY KEY (tenant, match)) STRICT, WITHOUT ROWID;
+INSERT INTO inbox SELECT user, id FROM notification ORDER BY user, id;
+INSERT INTO pair SELECT property, tenant, id FROM matches ORDER BY property, tenant;
+INSERT INTO suit SELECT tenant, id FROM matches ORDER BY tenant, id;
+INSERT INTO meta VALUES ('filed_notification', coalesce((SELECT max(id) FROM notification), 0));
+INSERT INTO meta VALUES ('filed_match', coalesce((SELECT max(id) FROM matches), 0));
 "];
 
 /// Brings a database to the newest version, a transaction a step. The newest version that this program knows is
@@ -130,6 +147,32 @@ macro_rules! sql_part {
     ($text:literal) => { $text };
 }
 pub(crate) use {sql, sql_part};
+
+/// A question about one user's (?1) notifications: `columns` of `n`, and of what is joined to it, where `more` holds. Two
+/// halves, the filed rows and those behind the mark; all ids of the first are below all of the second.
+pub(super) fn of_user(columns: &str, joined: &str, more: &str) -> String {
+    format!(
+        "SELECT {columns} FROM inbox JOIN notification n ON n.id = inbox.notification {joined}
+         WHERE inbox.user = ?1 {more}
+         UNION ALL SELECT {columns} FROM notification n {joined}
+         WHERE n.id > (SELECT value FROM meta WHERE key = 'filed_notification') AND n.user = ?1 {more}"
+    )
+}
+
+/// The same of matches: those that `filed` finds in an index (`pair` or `suit`) and those behind the mark that are
+/// `unfiled`.
+pub(super) fn of_matches(
+    columns: &str,
+    joined: &str,
+    (index, filed, unfiled): (&str, &str, &str),
+    more: &str,
+) -> String {
+    format!(
+        "SELECT {columns} FROM {index} JOIN matches m ON m.id = {index}.match {joined} WHERE {filed} {more}
+         UNION ALL SELECT {columns} FROM matches m {joined}
+         WHERE m.id > (SELECT value FROM meta WHERE key = 'filed_match') AND {unfiled} {more}"
+    )
+}
 
 /// A row of `NOTIFICATION`.
 pub(super) fn notification(row: &Row<'_>) -> rusqlite::Result<Notification> {

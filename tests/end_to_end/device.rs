@@ -3,6 +3,7 @@
 use crate::server::{PATIENCE, Server};
 use serde_json::{Value, json};
 use std::net::TcpStream;
+use tungstenite::protocol::CloseFrame;
 use tungstenite::{Error, Message, WebSocket};
 
 pub(crate) struct Device {
@@ -36,6 +37,24 @@ impl Device {
 
     pub(crate) fn send(&mut self, message: &Value) {
         self.socket.send(Message::text(message.to_string())).unwrap();
+    }
+
+    /// So many empty Pings.
+    pub(crate) fn pings(&mut self, count: usize) {
+        for _ in 0..count {
+            self.socket.send(Message::Ping(Vec::new().into())).unwrap();
+        }
+    }
+
+    /// Closes with a code, and waits for the answer.
+    pub(crate) fn close(&mut self, code: u16) {
+        self.close_saying(code, "");
+    }
+
+    pub(crate) fn close_saying(&mut self, code: u16, reason: &str) {
+        let frame = CloseFrame { code: code.into(), reason: reason.into() };
+        self.socket.close(Some(frame)).unwrap();
+        while self.socket.read().is_ok() {}
     }
 
     /// Everything that came before the answer to a ping sent now. Pongs go out before that ping, so the server has

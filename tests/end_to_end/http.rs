@@ -55,6 +55,32 @@ fn statuses_in_the_envelope() {
 }
 
 #[test]
+fn browsers_are_served_and_not_sent_what_they_have() {
+    let server = Server::start_with(&[("HABITTOD_SERVER_ALLOWED_ORIGINS", "https://app.example")]);
+    let get = |path: &str, header: &str| {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{header}\r\n");
+        server.raw(head.as_bytes()).unwrap()
+    };
+    let page = get("/", "");
+    assert_eq!(page.status, 200);
+    for line in ["Content-Type: text/html; charset=utf-8", "Cache-Control: no-cache", "X-Content-Type-Options: nosniff"]
+    {
+        assert!(page.head.contains(&format!("\r\n{line}")), "{line}: {}", page.head);
+    }
+    assert!(page.head.contains("\r\nContent-Security-Policy: default-src 'none';"), "{}", page.head);
+
+    let module = get("/client/habitto.js", "Origin: https://app.example\r\n");
+    assert!(module.head.contains("\r\nAccess-Control-Allow-Origin: https://app.example"), "{}", module.head);
+    let tag = module.head.lines().find_map(|line| line.strip_prefix("ETag: ")).unwrap();
+    let again = get("/client/habitto.js", &format!("If-None-Match: {tag}\r\nOrigin: https://evil.example\r\n"));
+    assert_eq!((again.status, again.head.contains("Content-Length")), (304, false));
+    assert!(!again.head.contains("Access-Control"), "{}", again.head);
+    let head = server.try_call("HEAD", "/", None, None).unwrap();
+    assert_eq!(head.status, 200);
+    assert_eq!(server.try_call("POST", "/", None, None).unwrap().status, 405);
+}
+
+#[test]
 fn a_burst_of_requests_is_throttled_and_a_stranger_turned_away() {
     let server =
         Server::start_with(&[("HABITTOD_LIMITS_REQUESTS_PER_SECOND", "1"), ("HABITTOD_LIMITS_REQUESTS_BURST", "3")]);

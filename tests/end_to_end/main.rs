@@ -6,7 +6,10 @@
 mod crowd;
 mod delivery;
 mod device;
+mod exposition;
 mod http;
+mod logs;
+mod metrics;
 mod operation;
 mod server;
 mod sign_in;

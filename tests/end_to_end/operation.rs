@@ -17,7 +17,7 @@ fn the_demo_introduces_itself() {
         .unwrap();
     let lines = std::io::BufRead::lines(std::io::BufReader::new(demo.stdout.take().unwrap()));
     let mut lines = lines.map_while(Result::ok);
-    assert!(lines.by_ref().any(|line| line.ends_with("sign in as maria and juan_perez, password demo.")));
+    assert!(lines.by_ref().any(|line| line.ends_with("as maria or juan_perez, password demo.")));
     let curl = lines.find(|line| line.contains("curl -X POST 'http://127.0.0.1:"));
     let address = curl.as_ref().unwrap().split(['/', '\'']).find(|part| part.starts_with("127.")).unwrap();
     let body = r#"{"username":"maria","password":"demo"}"#;
@@ -210,9 +210,9 @@ fn check_says_all_that_is_wrong_and_makes_nothing() {
 
 #[test]
 fn a_notification_is_explained_with_and_without_its_server() {
-    let admin = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let mut server = Server::start_with(&[("HABITTOD_SERVER_ADMIN_LISTEN", &admin)]);
-    std::fs::write(server.folder().join("config.toml"), format!("[server]\nadmin_listen = '{admin}'\n")).unwrap();
+    let mut server = Server::start();
+    let config = format!("[server]\nadmin_listen = '{}'\n", server.admin);
+    std::fs::write(server.folder().join("config.toml"), config).unwrap();
     server.put_world();
     server.like(2, 10);
     let says = |server: &Server, id: &str, what: &str| {

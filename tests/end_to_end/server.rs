@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ pub(crate) struct Server {
     env: Vec<(&'static str, String)>,
     process: Child,
     pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
     log: JoinHandle<Vec<String>>,
 }
 
@@ -36,16 +37,28 @@ impl Server {
     }
 
     pub(crate) fn start_with(env: &[(&'static str, &str)]) -> Self {
+        let (mut server, log) = Self::start_unread(env);
+        server.log = keep(log);
+        server
+    }
+
+    /// With its log, which nobody reads so far.
+    pub(crate) fn start_unread(env: &[(&'static str, &str)]) -> (Self, Log) {
         let folder = tempfile::tempdir().unwrap();
         let env: Vec<_> = env.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        let (process, address, log) = spawn(folder.path(), &env);
-        Self { folder, env, process, address, log }
+        let Running { process, address, admin, log } = spawn(folder.path(), &env);
+        (Self { folder, env, process, address, admin, log: std::thread::spawn(Vec::new) }, log)
+    }
+
+    /// What it said on standard error. After its end.
+    pub(crate) fn complaints(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("stderr")).unwrap()
     }
 
     /// On what lies in that folder already.
     pub(crate) fn start_in(folder: tempfile::TempDir) -> Self {
-        let (process, address, log) = spawn(folder.path(), &[]);
-        Self { folder, env: Vec::new(), process, address, log }
+        let Running { process, address, admin, log } = spawn(folder.path(), &[]);
+        Self { folder, env: Vec::new(), process, address, admin, log: keep(log) }
     }
 
     /// `kill -9`, and up again on the same database.
@@ -90,7 +103,8 @@ impl Server {
     }
 
     pub(crate) fn restart(&mut self) {
-        (self.process, self.address, self.log) = spawn(self.folder.path(), &self.env);
+        let Running { process, address, admin, log } = spawn(self.folder.path(), &self.env);
+        (self.process, self.address, self.admin, self.log) = (process, address, admin, keep(log));
     }
 
     /// One request on a connection of its own; `None` where no whole answer came.
@@ -113,12 +127,7 @@ impl Server {
     }
 
     pub(crate) fn raw(&self, bytes: &[u8]) -> Option<Reply> {
-        let mut stream = TcpStream::connect(self.address).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(bytes).ok()?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).ok()?;
-        let text = String::from_utf8(answer).ok()?;
+        let text = exchange(self.address, bytes)?;
         let (head, body) = text.split_once("\r\n\r\n")?;
         let status = head.split(' ').nth(1)?.parse().ok()?;
         Some(Reply { status, head: head.to_owned(), body: serde_json::from_str(body).unwrap_or(Value::Null) })
@@ -184,8 +193,37 @@ pub(crate) fn command(folder: &Path, args: &[&str]) -> Said {
     }
 }
 
+pub(crate) type Log = BufReader<ChildStdout>;
+
+/// A process that listens.
+struct Running {
+    process: Child,
+    address: SocketAddr,
+    admin: SocketAddr,
+    log: Log,
+}
+
+/// Sends bytes on a connection of its own; everything that comes back.
+pub(crate) fn exchange(address: SocketAddr, bytes: &[u8]) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(bytes).ok()?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok()?;
+    String::from_utf8(answer).ok()
+}
+
+/// Head and body of a page.
+pub(crate) fn get(address: SocketAddr, path: &str) -> (String, String) {
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: h\r\nOrigin: https://elsewhere.example\r\nConnection: close\r\n\r\n");
+    let answer = exchange(address, request.as_bytes()).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
+}
+
 /// Starts it on a port that the kernel chooses; its first log line tells which.
-fn spawn(folder: &Path, env: &[(&'static str, String)]) -> (Child, SocketAddr, JoinHandle<Vec<String>>) {
+fn spawn(folder: &Path, env: &[(&'static str, String)]) -> Running {
     let mut command = Command::new(env!("CARGO_BIN_EXE_habittod"));
     if !env.iter().any(|(name, _)| *name == "HABITTOD_AUTH_PUBLIC_KEY_FILE") {
         command.env("HABITTOD_AUTH_SECRET", SECRET);
@@ -194,18 +232,26 @@ fn spawn(folder: &Path, env: &[(&'static str, String)]) -> (Child, SocketAddr, J
         .arg("serve")
         .current_dir(folder)
         .env("HABITTOD_SERVER_LISTEN", "127.0.0.1:0")
-        .env("HABITTOD_SERVER_ADMIN_LISTEN", "")
+        .env("HABITTOD_SERVER_ADMIN_LISTEN", "127.0.0.1:0")
         .env("HABITTOD_LIMITS_REQUESTS_PER_SECOND", "0")
         .envs(env.iter().map(|(name, value)| (name, value)))
         .stdout(Stdio::piped())
+        .stderr(std::fs::File::create(folder.join("stderr")).unwrap())
         .spawn()
         .unwrap();
-    let mut log = BufReader::new(process.stdout.take().unwrap()).lines();
-    let first: Value = serde_json::from_str(&log.next().unwrap().unwrap()).unwrap();
-    let address = first["listen"][0].as_str().unwrap().parse().unwrap();
-    // Read to its end, whoever wants it: a full pipe would lose lines.
-    let kept = std::thread::spawn(move || log.map_while(Result::ok).collect());
-    (process, address, kept)
+    let mut log = BufReader::new(process.stdout.take().unwrap());
+    let mut line = String::new();
+    log.read_line(&mut line).unwrap();
+    let complaints = || std::fs::read_to_string(folder.join("stderr"));
+    let first: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}{:?}", complaints()));
+    let address = |listener: &str| first[listener][0].as_str().unwrap().parse().unwrap();
+    let (address, admin) = (address("listen"), address("admin"));
+    Running { process, address, admin, log }
+}
+
+/// Reads it to its end, whoever wants it: a full pipe would lose lines.
+fn keep(log: Log) -> JoinHandle<Vec<String>> {
+    std::thread::spawn(move || log.lines().map_while(Result::ok).collect())
 }
 
 fn signer() -> (Signer, i64) {

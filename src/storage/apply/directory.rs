@@ -9,6 +9,21 @@ use crate::storage::job::{Answer, Change, Standing};
 use crate::storage::schema::{self, sql, sql_part};
 use rusqlite::{OptionalExtension, params};
 
+/// What a deleted user takes with him, all of it filed.
+const FORGET: [&str; 7] = [
+    "UPDATE general SET shared_by = shared_by - (SELECT count(*) FROM inbox JOIN notification n ON n.id = notification
+       WHERE inbox.user = ?1 AND n.general = general.id)
+     WHERE id IN (SELECT n.general FROM inbox JOIN notification n ON n.id = notification WHERE inbox.user = ?1)",
+    "DELETE FROM general WHERE shared_by <= 0 AND id IN
+       (SELECT n.general FROM inbox JOIN notification n ON n.id = notification WHERE inbox.user = ?1)",
+    "DELETE FROM notification WHERE id IN (SELECT notification FROM inbox WHERE user = ?1)",
+    "DELETE FROM inbox WHERE user = ?1",
+    "DELETE FROM pair WHERE (property, tenant) IN
+       (SELECT m.property, m.tenant FROM suit JOIN matches m ON m.id = suit.match WHERE suit.tenant = ?1)",
+    "DELETE FROM matches WHERE id IN (SELECT match FROM suit WHERE tenant = ?1)",
+    "DELETE FROM suit WHERE tenant = ?1",
+];
+
 impl Writer {
     pub(super) fn put_user(
         &mut self,
@@ -68,17 +83,10 @@ impl Writer {
             return Ok(Answer::Reply(Reply::not_found("No User matches the given query.")));
         }
         self.keep_last()?;
-        self.db.prepare_cached(
-            "UPDATE general SET shared_by = shared_by - (SELECT count(*) FROM notification WHERE user = ?1 AND general = general.id)
-             WHERE id IN (SELECT general FROM notification WHERE user = ?1 AND general IS NOT NULL)",
-        )?.execute([id.0])?;
-        self.db
-            .prepare_cached(
-                "DELETE FROM general WHERE shared_by <= 0 AND id IN (SELECT general FROM notification WHERE user = ?1)",
-            )?
-            .execute([id.0])?;
-        self.db.prepare_cached("DELETE FROM notification WHERE user = ?1")?.execute([id.0])?;
-        self.db.prepare_cached("DELETE FROM matches WHERE tenant = ?1")?.execute([id.0])?;
+        self.file_rows()?;
+        for forget in FORGET {
+            self.db.prepare_cached(forget)?.execute([id.0])?;
+        }
         self.revoke_all(id)?;
         self.deleted.insert(id);
         self.changes.push(Change::Forgotten { user: id });

@@ -149,7 +149,10 @@ impl Writer {
             self.at_ms
         ])?;
         let metadata = metadata.to_owned();
-        Ok(Match { id, property, tenant, score, status, metadata, created_ms: self.at_ms, updated_ms: self.at_ms })
+        let made =
+            Match { id, property, tenant, score, status, metadata, created_ms: self.at_ms, updated_ms: self.at_ms };
+        self.filed.note(&made);
+        Ok(made)
     }
 
     /// An id for a match that somebody else made: the one it has there, or the next.
@@ -179,17 +182,6 @@ impl Writer {
             .execute(params![before.id.0, score, metadata, self.at_ms])?;
         let now = Match { score, metadata, updated_ms: self.at_ms, ..before };
         Ok(Answer::Reply(Reply::ok(UPDATED, MatchView::new(&now))))
-    }
-
-    pub(in crate::storage) fn match_of_pair(
-        &self,
-        property: PropertyId,
-        tenant: UserId,
-    ) -> rusqlite::Result<Option<Match>> {
-        self.db
-            .prepare_cached(sql!("SELECT " MATCH " FROM matches m WHERE property = ?1 AND tenant = ?2"))?
-            .query_row([property.0, tenant.0], schema::one_match)
-            .optional()
     }
 
     pub(in crate::storage) fn match_by_id(&self, id: MatchId) -> rusqlite::Result<Option<Match>> {

@@ -22,6 +22,7 @@ struct Marked {
     id: NotificationId,
     uuid: Uuid,
     channel: Channel,
+    created_ms: i64,
     unread: bool,
     waiting: bool,
 }
@@ -182,10 +183,11 @@ impl Writer {
 
     pub(super) fn mark_all_read(&mut self, by: UserId) -> Applied {
         let mut fewer = [Fewer::default(); 2];
-        let mut count = self.db.prepare_cached(
+        let mut count = self.db.prepare_cached(&format!(
             "SELECT channel, count(*), count(*) FILTER (WHERE delivered_ms IS NULL AND skipped IS NULL)
-             FROM notification WHERE user = ?1 AND read_ms IS NULL GROUP BY channel",
-        )?;
+             FROM notification WHERE id IN ({}) AND read_ms IS NULL GROUP BY channel",
+            schema::of_user("n.id", "", "")
+        ))?;
         let mut rows = count.query([by.0])?;
         while let Some(row) = rows.next()? {
             let channel = schema::channel_of(row.get(0)?);
@@ -193,10 +195,11 @@ impl Writer {
         }
         let updated = self
             .db
-            .prepare_cached(
+            .prepare_cached(&format!(
                 "UPDATE notification SET read_ms = ?2, delivered_ms = coalesce(delivered_ms, ?2)
-                 WHERE user = ?1 AND read_ms IS NULL",
-            )?
+                 WHERE id IN ({}) AND read_ms IS NULL",
+                schema::of_user("n.id", "", "")
+            ))?
             .execute([by.0, self.at_ms])?;
         self.changes.push(Change::Read { user: by, what: WhatWasRead::All, fewer });
         let message = "Notificaciones marcadas como leídas exitosamente";
@@ -204,7 +207,7 @@ impl Writer {
     }
 
     pub(super) fn mark_delivered(&mut self, user: UserId, ids: &[NotificationId]) -> Applied {
-        let mut fewer = [Fewer::default(); 2];
+        let mut delivered = [(Vec::new(), 0), (Vec::new(), 0)];
         for id in ids {
             let Some((_, mark)) = self.marked("id = ?1 AND delivered_ms IS NULL", &id.0)?.filter(|(u, _)| *u == user)
             else {
@@ -213,23 +216,28 @@ impl Writer {
             self.db
                 .prepare_cached("UPDATE notification SET delivered_ms = ?2 WHERE id = ?1")?
                 .execute([id.0, self.at_ms])?;
-            fewer[mark.channel as usize].waiting += u32::from(mark.waiting);
+            let (rows, waiting) = &mut delivered[mark.channel as usize];
+            rows.push((mark.id, mark.created_ms));
+            *waiting += u32::from(mark.waiting);
         }
-        for (channel, fewer) in Channel::ALL.into_iter().zip(fewer).filter(|(_, fewer)| *fewer != Fewer::default()) {
-            self.changes.push(Change::Settled { user, channel, fewer });
+        for (channel, (rows, waiting)) in Channel::ALL.into_iter().zip(delivered) {
+            if !rows.is_empty() {
+                self.changes.push(Change::Delivered { user, channel, rows, waiting, at_ms: self.at_ms });
+            }
         }
         Ok(Answer::Nothing)
     }
 
     pub(super) fn skip(&mut self, user: UserId, channel: Channel, before: NotificationId) -> Applied {
-        let waiting = self
+        let count = self
             .db
-            .prepare_cached(
-                "UPDATE notification SET skipped = 1 WHERE user = ?1 AND channel = ?2 AND id < ?3
+            .prepare_cached(&format!(
+                "UPDATE notification SET skipped = 1 WHERE id IN ({}) AND channel = ?2 AND id < ?3
                  AND delivered_ms IS NULL AND read_ms IS NULL AND skipped IS NULL",
-            )?
+                schema::of_user("n.id", "", "")
+            ))?
             .execute(params![user.0, channel as i64, before.0])?;
-        self.changes.push(Change::Settled { user, channel, fewer: Fewer { unread: 0, waiting: waiting as u32 } });
+        self.changes.push(Change::Skipped { user, channel, count: count as u32 });
         Ok(Answer::Nothing)
     }
 
@@ -269,7 +277,7 @@ impl Writer {
         let (mut old, mut seen, mut next) = (Vec::new(), 0, None);
         while let Some(row) = rows.next()? {
             let (user, mark) = mark(row)?;
-            let created_ms: i64 = row.get(3)?;
+            let created_ms = mark.created_ms;
             if created_ms >= read_before_ms {
                 seen = 0;
                 break;
@@ -286,7 +294,7 @@ impl Writer {
             self.keep_last()?;
         }
         for (user, mark, general) in old {
-            self.remove(mark.id, general)?;
+            self.remove(user, mark.id, general)?;
             let fewer = Fewer { unread: u32::from(mark.unread), waiting: u32::from(mark.waiting) };
             if fewer != Fewer::default() {
                 self.changes.push(Change::Settled { user, channel: mark.channel, fewer });
@@ -303,7 +311,8 @@ impl Writer {
     }
 
     /// Removes a row, and what it shows if it was the last to show it.
-    fn remove(&self, id: NotificationId, general: Option<i64>) -> rusqlite::Result<()> {
+    fn remove(&self, user: UserId, id: NotificationId, general: Option<i64>) -> rusqlite::Result<()> {
+        self.db.prepare_cached("DELETE FROM inbox WHERE user = ?1 AND notification = ?2")?.execute([user.0, id.0])?;
         self.db.prepare_cached("DELETE FROM notification WHERE id = ?1")?.execute([id.0])?;
         if let Some(row) = general {
             self.db.prepare_cached("UPDATE general SET shared_by = shared_by - 1 WHERE id = ?1")?.execute([row])?;
@@ -371,7 +380,7 @@ fn mark(row: &Row<'_>) -> rusqlite::Result<(UserId, Marked)> {
     let skipped = row.get::<_, Option<i64>>(6)?.is_some();
     let foreign: Option<[u8; 16]> = row.get(7)?;
     let uuid = foreign.map_or_else(|| id.uuid(created_ms, user, channel), Uuid::from_bytes);
-    Ok((user, Marked { id, uuid, channel, unread, waiting: undelivered && unread && !skipped }))
+    Ok((user, Marked { id, uuid, channel, created_ms, unread, waiting: undelivered && unread && !skipped }))
 }
 
 fn no_notification() -> Reply {

@@ -1,8 +1,10 @@
 use super::*;
-use crate::api::command::{Act, Which};
+use crate::api::command::{Act, Backlog, From, NotificationFilter, Query, Which};
 use crate::api::frames::WhatWasRead;
+use crate::api::page::PageRequest;
 use crate::matching::{MatchId, Property, PropertyId, User};
 use crate::notification::{Channel, Content, General, Notification, NotificationId};
+use crate::storage::file::digest_of;
 use crate::storage::job::{Fewer, Standing};
 use crate::storage::{queries, schema};
 use proptest::prelude::*;
@@ -288,10 +290,11 @@ fn marks_count_what_they_change() {
     // Receipts: his, not delivered yet; each once.
     let receipts = vec![property[0].id, foreign.id, NotificationId(99), property[0].id];
     let (_, changes) = rows.run(Command::MarkDelivered { user: TENANT, ids: receipts });
-    let settled = Fewer { unread: 0, waiting: 1 };
-    assert!(
-        matches!(changes[..], [Change::Settled { user: TENANT, channel: Channel::Property, fewer }] if fewer == settled)
-    );
+    let [Change::Delivered { user: TENANT, channel: Channel::Property, rows: ids, waiting: 1, .. }] = &changes[..]
+    else {
+        panic!("{changes:?}")
+    };
+    assert_eq!(ids, &[(property[0].id, property[0].created_ms)]);
     let delivered_ms = rows.writer.whole(property[0].id).unwrap().unwrap().delivered_ms;
     assert!(rows.run(Command::MarkDelivered { user: TENANT, ids: vec![property[0].id] }).1.is_empty());
     assert!(delivered_ms.is_some());
@@ -332,9 +335,8 @@ fn what_is_skipped_stays_unread_and_no_longer_waits() {
     rows.run(Command::MarkDelivered { user: TENANT, ids: vec![made[0].id] });
     let skip = Command::Skip { user: TENANT, channel: Channel::Tenant, before: made[3].id };
     let (_, changes) = rows.run(skip.clone());
-    let two = Fewer { unread: 0, waiting: 2 };
-    assert!(matches!(changes[..], [Change::Settled { fewer, .. }] if fewer == two));
-    assert!(matches!(rows.run(skip).1[..], [Change::Settled { fewer: NONE, .. }]));
+    assert!(matches!(changes[..], [Change::Skipped { user: TENANT, count: 2, .. }]), "{changes:?}");
+    assert!(matches!(rows.run(skip).1[..], [Change::Skipped { count: 0, .. }]));
     assert_eq!(rows.counts(), Counts::from([((TENANT, Channel::Tenant), (4, 1))]));
     let (_, changes) = rows.run(Command::MarkRead { by: TENANT, ids: vec![made[1].uuid], many: false });
     assert_eq!(fewer(&changes), [[NONE, Fewer { unread: 1, waiting: 0 }]]);
@@ -513,6 +515,9 @@ fn follow(counts: &mut Counts, changes: Vec<Change>) {
                     settle(counts, user, channel, fewer);
                 }
             }
+            Change::Delivered { user, channel, waiting, .. } | Change::Skipped { user, channel, count: waiting } => {
+                settle(counts, user, channel, Fewer { unread: 0, waiting });
+            }
             Change::Settled { user, channel, fewer } => settle(counts, user, channel, fewer),
             Change::Forgotten { user } => counts.retain(|(of, _), _| *of != user),
             Change::Standing { .. } | Change::Revoked { .. } => {}
@@ -567,6 +572,80 @@ proptest! {
                 |row| row.get(0),
             ).unwrap();
             prop_assert_eq!(wrong, 0, "after {:?}", command);
+        }
+    }
+}
+
+/// What everybody may ask, answered in full.
+fn everything(db: &Connection) -> Vec<String> {
+    let page = || PageRequest::parse("http://h/".to_owned(), "page_size=100").unwrap();
+    let all_kinds = || NotificationFilter { is_read: None, kind: None, channel: None };
+    let asked = (1..6).map(UserId).flat_map(|of| {
+        let backlog = |channel, from| {
+            let mark = NotificationId(20);
+            Query::Backlog(Backlog { user: of, channel, from, mark, replay_max: 5 })
+        };
+        let since = From::Since(NotificationId(7).uuid(1_030, of, Channel::Tenant));
+        [
+            Query::Notifications { of, filter: all_kinds(), page: page() },
+            Query::Notifications {
+                of,
+                filter: NotificationFilter { is_read: Some(false), ..all_kinds() },
+                page: page(),
+            },
+            Query::Notifications {
+                of,
+                filter: NotificationFilter { kind: Some("aviso".to_owned()), ..all_kinds() },
+                page: page(),
+            },
+            Query::NotificationSummary { of },
+            Query::MyMatches { of, status: None, page: page() },
+            Query::MyMatches { of, status: Some("pending"), page: page() },
+            Query::PendingRequests { of, page: page() },
+            backlog(Channel::Property, From::Waiting),
+            backlog(Channel::Tenant, From::Waiting),
+            backlog(Channel::Tenant, From::After { id: NotificationId(5), all: true }),
+            backlog(Channel::Tenant, since),
+        ]
+    });
+    asked.map(|query| format!("{query:?}: {:?}", queries::answer(db, &query).unwrap())).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    /// One writer files after each command, the other now and then, or forgets what it had in memory as after a crash.
+    #[test]
+    fn trailing_indexes_answer_as_plain_ones(
+        commands in prop::collection::vec((any_command(), 0..6_u8), 1..60)
+    ) {
+        let (mut prompt, mut late) = (Rows::new(), Rows::new());
+        for (command, then) in commands {
+            let (one, other) = (prompt.run(command.clone()), late.run(command.clone()));
+            prop_assert_eq!(format!("{:?}", one), format!("{:?}", other));
+            prompt.writer.file().unwrap();
+            match then {
+                0 => late.writer.file().unwrap(),
+                1 => late.writer.reload().unwrap(),
+                2 => prop_assert_eq!(everything(&prompt.writer.db), everything(&late.writer.db), "after {:?}", command),
+                _ => {}
+            }
+            for user in 1..6_i64 {
+                let ids = |sql: &str| -> Vec<i64> {
+                    let mut ids = late.writer.db.prepare(sql).unwrap();
+                    ids.query_map([user], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+                };
+                prop_assert_eq!(
+                    ids(&format!("{} ORDER BY 1", schema::of_user("n.id", "", ""))),
+                    ids("SELECT id FROM notification WHERE user = ?1 ORDER BY id")
+                );
+            }
+        }
+        prop_assert_eq!(digest_of(&prompt.writer.db).unwrap(), digest_of(&late.writer.db).unwrap());
+        late.writer.file().unwrap();
+        prop_assert!(!late.writer.has_unfiled());
+        for (index, table) in [("inbox", "notification"), ("pair", "matches"), ("suit", "matches")] {
+            prop_assert_eq!(late.count(index), late.count(table), "{}", index);
         }
     }
 }
