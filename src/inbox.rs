@@ -7,7 +7,7 @@ use crate::config::Level;
 use crate::hub::Rules;
 use crate::matching::UserId;
 use crate::metrics::Vitals;
-use crate::storage::job::{Outcome, Ticket};
+use crate::storage::job::{Outcome, Pulse, Ticket};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -28,10 +28,12 @@ pub enum Letter {
     LogHealth(Option<String>),
     /// Messages of Django's layer that were dropped.
     DjangoRefused { cause: &'static str, count: u64 },
-    /// SIGHUP, and the configuration was right: what to obey from now on.
-    Reload { rules: Box<Rules>, level: Level },
-    /// SIGHUP, and it was not: nothing changes.
-    NotReloaded(String),
+    /// SIGHUP, and the configuration was right: what to obey from now on. `done` goes once it is obeyed.
+    Reload { rules: Box<Rules>, level: Level, restart: Vec<&'static str>, done: Sender<()> },
+    /// SIGHUP, and the configuration was wrong: all that is, and nothing changes.
+    NotReloaded { mistakes: Vec<String> },
+    /// On its way through the loop and the committer.
+    Pulse(Pulse),
     /// What the kernel says of this process, for one of the operator's pages.
     Vitals { ticket: Ticket, page: Resource, vitals: Vitals },
     /// SIGTERM or SIGINT.

@@ -38,7 +38,7 @@ pub const EVENTS: &[&str] = &[
     "log_works",
     "django_refused",
     "reloaded",
-    "reload_failed",
+    "not_reloaded",
     "draining",
     "stopped",
     "log_lines_dropped",

@@ -202,6 +202,12 @@ pub fn pong(now_ms: i64) -> String {
     format!(r#"{{"type":"pong","timestamp":"{}"}}"#, rfc3339(now_ms))
 }
 
+/// `answered`: whether a Pong has come for the last Ping.
+#[must_use]
+pub fn probed(now_ms: i64, answered: bool) -> String {
+    format!(r#"{{"type":"pong","timestamp":"{}","ping_answered":{answered}}}"#, rfc3339(now_ms))
+}
+
 #[must_use]
 pub fn auth_ok(expires_ms: i64) -> String {
     format!(r#"{{"type":"auth_ok","expires_at":"{}"}}"#, rfc3339(expires_ms))

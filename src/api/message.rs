@@ -9,6 +9,8 @@ use uuid::Uuid;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     Ping,
+    /// Asks whether the last WebSocket Ping was answered: `habittod probe`.
+    Probe,
     /// `many`: the list form was used, and is answered in kind.
     MarkRead {
         ids: Vec<Uuid>,
@@ -32,6 +34,7 @@ pub fn parse(text: &str) -> Result<Message, Complaint> {
         return Err(Complaint::InvalidMessage("Se esperaba un objeto JSON"));
     };
     match fields.get("type").and_then(Value::as_str) {
+        Some("ping") if fields.get("probe") == Some(&Value::Bool(true)) => Ok(Message::Probe),
         Some("ping") => Ok(Message::Ping),
         Some("mark_read") => {
             mark_read(fields.get("notification_id"), fields.get("notification_ids"), fields.get("all"))
@@ -89,6 +92,8 @@ mod tests {
         let uuid = Uuid::try_parse(ID).unwrap();
         let good = [
             (r#"{"type":"ping","at":1}"#.to_owned(), Message::Ping),
+            (r#"{"type":"ping","probe":1}"#.to_owned(), Message::Ping),
+            (r#"{"type":"ping","probe":true}"#.to_owned(), Message::Probe),
             (
                 format!(r#"{{"type":"mark_read","notification_id":"{ID}"}}"#),
                 Message::MarkRead { ids: vec![uuid], many: false },

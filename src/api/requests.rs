@@ -65,6 +65,7 @@ pub fn understand(route: Route, caller: Caller, request: &Request<'_>, origin: &
             Resource::Live
             | Resource::Ready
             | Resource::File(_)
+            | Resource::Explain(_)
             | Resource::Metrics
             | Resource::Stats
             | Resource::OperatorPage

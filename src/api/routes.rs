@@ -39,6 +39,8 @@ pub enum Resource {
     OperatorPage,
     OperatorScript,
     OperatorStyle,
+    /// What the server remembers of a notification's way; `habittod explain` asks.
+    Explain(NotificationId),
 }
 
 /// Which listener a request came through.
@@ -119,6 +121,7 @@ impl Resource {
             Self::OperatorPage => (&[(GET, Anyone)], READ, "/"),
             Self::OperatorScript => (&[(GET, Anyone)], READ, "/operator.js"),
             Self::OperatorStyle => (&[(GET, Anyone)], READ, "/operator.css"),
+            Self::Explain(_) => (&[(GET, Anyone)], READ, "/explain/{id}"),
         }
     }
 
@@ -193,6 +196,7 @@ fn resource(door: Door, path: &str) -> Option<Resource> {
         ([""], Door::Admin) => Some(Resource::OperatorPage),
         (["operator.js"], Door::Admin) => Some(Resource::OperatorScript),
         (["operator.css"], Door::Admin) => Some(Resource::OperatorStyle),
+        (["explain", id], Door::Admin) => parse_id(id).map(|row| Resource::Explain(NotificationId(row))),
         (_, Door::Admin) => None,
         (["ws", "property-notifications", id], _) => Some(Resource::Socket(Channel::Property, UserId::parse(id)?)),
         (["ws", "tenant-notifications", id], _) => Some(Resource::Socket(Channel::Tenant, UserId::parse(id)?)),

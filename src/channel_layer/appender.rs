@@ -72,8 +72,8 @@ impl Batch {
                 self.jobs.push(job);
             }
             Errand::ReadAfter(ask) => self.asks.push(ask),
-            // Only the log itself says what is in it.
-            Errand::Follow(_) => {}
+            // Only the log itself says what is in it; and a sign of life is the committer's.
+            Errand::Follow(_) | Errand::Pulse(_) => {}
         }
     }
 

@@ -4,8 +4,11 @@
 mod backup;
 mod check;
 mod demo;
+mod explain;
 mod import;
+mod probe;
 mod serve;
+mod systemd;
 mod token;
 
 use crate::config::{self, Config, Mistakes};
@@ -42,7 +45,9 @@ habittod: real-time notifications for Habitto, stored and synced, in one binary
   habittod check [--digest] [--config FILE]    say whether configuration and database are right
   habittod import FILE [--config FILE]         take users, properties and matches from JSON Lines
   habittod backup FILE [--config FILE]         copy the database into one file, beside a running server or without one
+  habittod explain NOTIFICATION_ID [--config FILE]   tell what became of a notification, and why
   habittod token USER_ID [--ttl 1h] [--service] [--config FILE]   print an access token
+  habittod probe URL --token T                 say whether something on the way to a server answers pings itself
   habittod echo [--listen ADDR]                a WebSocket echo server, for conformance suites
   habittod --version | --help
 
@@ -74,7 +79,8 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Exit {
         "check" => (&["--config", "--digest"], 0),
         "demo" => (&["--listen", "--quiet"], 0),
         "echo" => (&["--listen"], 0),
-        "import" | "backup" => (&["--config"], 1),
+        "import" | "backup" | "explain" => (&["--config"], 1),
+        "probe" => (&["--token"], 1),
         "token" => (&["--config", "--ttl", "--service"], 1),
         _ => (&[], 0),
     };
@@ -91,6 +97,8 @@ pub fn run(args: impl Iterator<Item = OsString>) -> Exit {
         "echo" => serve::echo(given.listen),
         "import" => import::run(load(given.config.as_ref()), given.words.first()),
         "backup" => backup::run(load(given.config.as_ref()), given.words.first()),
+        "probe" => probe::run(given.words.first(), given.token.as_ref()),
+        "explain" => explain::run(load(given.config.as_ref()), given.words.first()),
         "token" => token::run(load(given.config.as_ref()), given.words.first(), given.ttl, given.service),
         "--help" | "-h" | "help" => say(HELP),
         "--version" | "-V" => say(concat!("habittod ", env!("CARGO_PKG_VERSION"), "\n")),
@@ -107,6 +115,7 @@ struct Given {
     config: Option<PathBuf>,
     listen: Option<std::net::SocketAddr>,
     ttl: Option<Duration>,
+    token: Option<String>,
     service: bool,
     digest: bool,
     help: bool,
@@ -131,6 +140,10 @@ impl Given {
                     given.options.push("--ttl");
                     let text = value("--ttl")?;
                     given.ttl = Some(config::duration(&text).map_err(|e| format!("--ttl: {e}"))?);
+                }
+                "--token" => {
+                    given.options.push("--token");
+                    given.token = Some(value("--token")?);
                 }
                 "--service" => {
                     given.options.push("--service");

@@ -1,12 +1,13 @@
 //! Owns how a server starts: configuration, database, threads, listeners, signals, and the turn. Never serves itself.
 //! Enter at [`run`].
 
+use super::systemd::{self, Manager};
 use super::{Exit, complain, load, mistaken};
 use crate::api::routes::Door;
 use crate::auth::Verifier;
 use crate::channel_layer::{self, ChannelLayer, JoinError};
 use crate::clock::Clock;
-use crate::config::{Backend, Config, Key, Level, Mistakes, NO_KEY};
+use crate::config::{self, Backend, Config, Key, Level, Mistakes, NO_KEY};
 use crate::hub::Rules;
 use crate::inbox::{Letter, Postbox};
 use crate::log::Log;
@@ -14,15 +15,21 @@ use crate::reactor::{Entrance, Reactor};
 use crate::storage::Storage;
 use crate::storage::file::{DatabaseFile, OpenError};
 use crate::storage::job::Census;
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 /// Descriptors that are not connections: files, listeners, pipes.
 const RESERVED_DESCRIPTORS: usize = 64;
+/// How long the loop may take to obey.
+const RELOADED_WITHIN: Duration = Duration::from_secs(10);
 
 pub(super) fn run(config: Result<Config, Mistakes>, file: Option<PathBuf>) -> Exit {
     match config {
@@ -64,6 +71,7 @@ pub(super) fn echo(listen: Option<SocketAddr>) -> Exit {
     start(&config, rules, None, Reload::Nothing, |_| {}, &json!({ "echo": true }))
 }
 
+type Addresses = Vec<SocketAddr>;
 type Open<'a> = Box<dyn FnOnce(&Postbox, Clock) -> Result<(Storage, Census), OpenError> + 'a>;
 
 fn start(
@@ -80,18 +88,10 @@ fn start(
         Ok(entrance) => entrance,
         Err(e) => return complain(format!("cannot wait for sockets: {e}"), Exit::Failed),
     };
-    let (mut bound, mut admin) = (Vec::new(), Vec::new());
-    let doors = [(&config.server.listen, Door::Public), (&config.server.admin_listen, Door::Admin)];
-    for (address, door) in doors.into_iter().flat_map(|(list, door)| list.iter().map(move |address| (*address, door))) {
-        match entrance.listen(address, door) {
-            Ok(address) if door == Door::Admin => admin.push(address),
-            Ok(address) => bound.push(address),
-            Err(e) => {
-                let key = if door == Door::Admin { "server.admin_listen" } else { "server.listen" };
-                return complain(format!("cannot listen on {address}: {e}; choose another {key}"), Exit::Failed);
-            }
-        }
-    }
+    let (bound, admin) = match listen(&mut entrance, &config.server) {
+        Ok(addresses) => addresses,
+        Err((what, exit)) => return complain(what, exit),
+    };
     let (layer, census) = match open.map(|open| open(entrance.post(), clock)).transpose() {
         Ok(Some((storage, census))) => match road(config, storage, entrance.post(), clock) {
             Ok(layer) => (Some(layer), census),
@@ -102,7 +102,8 @@ fn start(
         Ok(None) => (None, Census::default()),
         Err(e) => return complain(&e, exit_of(&e)),
     };
-    if let Err(e) = signals(entrance.post().clone(), reload) {
+    let manager = Manager::from_env();
+    if let Err(e) = signals(entrance.post().clone(), reload, config.clone(), manager.clone()) {
         return complain(format!("cannot take signals: {e}"), Exit::Failed);
     }
     log.write(clock.now().wall_ms, Level::Info, "listening", |line| {
@@ -115,6 +116,12 @@ fn start(
     log.flush();
     if let Some(first) = bound.first() {
         ready(*first);
+    }
+    if let Some(manager) = manager {
+        manager.ready();
+        if let Err(e) = manager.watch(entrance.post().clone()) {
+            return complain(format!("cannot give signs of life: {e}"), Exit::Failed);
+        }
     }
     match Reactor::new(entrance, clock, rules, &census, layer, log).run() {
         Ok(()) => Exit::Done,
@@ -131,6 +138,41 @@ fn road(config: &Config, storage: Storage, post: &Postbox, clock: Clock) -> Resu
             ChannelLayer::shared(storage, path, message_max, &config.channel_layer, post, clock)
         }
     }
+}
+
+/// Opens the doors: those that systemd has opened already, else those of the configuration. Gives back the addresses of
+/// the public door, and of the admin's.
+fn listen(entrance: &mut Entrance, server: &config::Server) -> Result<(Addresses, Addresses), (String, Exit)> {
+    let passed = systemd::passed(server).map_err(|what| (what, Exit::Usage))?;
+    let is_passed = |door| passed.iter().any(|(_, passed)| *passed == door);
+    let mut doors = vec![
+        (&server.listen, Door::Public, "server.listen"),
+        (&server.admin_listen, Door::Admin, "server.admin_listen"),
+    ];
+    doors.retain(|(_, door, _)| !is_passed(*door));
+    let sandboxed = !passed.is_empty();
+    let mut bound = Vec::new();
+    for (socket, door) in passed {
+        let address = entrance.adopt(socket, door).map_err(|e| (format!("a socket of systemd: {e}"), Exit::Failed))?;
+        bound.push((address, door));
+    }
+    for (addresses, door, key) in doors {
+        for address in addresses {
+            match entrance.listen(*address, door) {
+                Ok(address) => bound.push((address, door)),
+                // The unit has no network of its own, and its admin socket was left out on purpose.
+                Err(e) if sandboxed && e.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error()) => {
+                    complain(
+                        format!("warning: not listening on {address}: systemd passed no socket for {key}"),
+                        Exit::Done,
+                    );
+                }
+                Err(e) => return Err((format!("cannot listen on {address}: {e}; choose another {key}"), Exit::Failed)),
+            }
+        }
+    }
+    let behind = |wanted| bound.iter().filter(|(_, door)| *door == wanted).map(|(address, _)| *address).collect();
+    Ok((behind(Door::Public), behind(Door::Admin)))
 }
 
 /// Whether a server could run with this; gives back what checks the tokens.
@@ -157,29 +199,63 @@ fn connections(config: &Config) -> usize {
 }
 
 /// Takes signals on a thread of its own, which also reads the configuration anew: the loop's thread reads no file.
-fn signals(post: Postbox, reload: Reload) -> std::io::Result<()> {
+fn signals(post: Postbox, reload: Reload, started_with: Config, manager: Option<Manager>) -> std::io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let mut stops = 0;
         for signal in signals.forever() {
             match (signal, &reload) {
                 (SIGHUP, Reload::Nothing) => {}
-                (SIGHUP, Reload::File(file)) => match reloaded(file.as_ref()) {
-                    Ok((rules, level)) => post.post(Letter::Reload { rules: Box::new(rules), level }),
-                    // A bad file changes nothing.
-                    Err(what) => {
-                        complain(format!("not reloaded: {what}"), Exit::Usage);
-                        post.post(Letter::NotReloaded(what));
+                (SIGHUP, Reload::File(file)) => {
+                    manager.iter().for_each(Manager::reloading);
+                    reload_now(&post, file.as_ref(), &started_with);
+                    manager.iter().for_each(Manager::ready);
+                }
+                _ => {
+                    stops += 1;
+                    manager.iter().for_each(Manager::stopping);
+                    post.post(Letter::Stop);
+                    if stops > 2 {
+                        // Whoever asks a third time does not want to wait for a stuck disk.
+                        let _ = emulate_default_handler(signal);
                     }
-                },
-                _ => post.post(Letter::Stop),
+                }
             }
         }
     })?;
     Ok(())
 }
 
-fn reloaded(file: Option<&PathBuf>) -> Result<(Rules, Level), String> {
-    let config = load(file).map_err(|mistakes| mistakes.to_string())?;
-    let verifier = usable(&config)?;
-    Ok((Rules::new(&config, Some(verifier), connections(&config)), config.log.level))
+/// Returns once the new configuration is obeyed, or found to be wrong.
+fn reload_now(post: &Postbox, file: Option<&PathBuf>, started_with: &Config) {
+    let loaded = load(file).map_err(|mistakes| mistakes.0.iter().map(ToString::to_string).collect());
+    let usable =
+        loaded.and_then(|config| usable(&config).map(|verifier| (config, verifier)).map_err(|what| vec![what]));
+    match usable {
+        Ok((config, verifier)) => {
+            let (done, obeyed) = channel();
+            let rules = Box::new(Rules::new(&config, Some(verifier), connections(&config)));
+            let restart = needs_restart(&config, started_with);
+            post.post(Letter::Reload { rules, level: config.log.level, restart, done });
+            // No answer where the loop has ended; where it is stuck, other signals are waiting.
+            let _ = obeyed.recv_timeout(RELOADED_WITHIN);
+        }
+        // A bad file changes nothing.
+        Err(mistakes) => post.post(Letter::NotReloaded { mistakes }),
+    }
+}
+
+/// The keys that have another value now and that only a start obeys.
+fn needs_restart(now: &Config, started_with: &Config) -> Vec<&'static str> {
+    let (server, storage) = (&now.server, &now.storage);
+    [
+        ("server.listen", server.listen != started_with.server.listen),
+        ("server.admin_listen", server.admin_listen != started_with.server.admin_listen),
+        ("storage.path", storage.path != started_with.storage.path),
+        ("channel_layer", now.channel_layer != started_with.channel_layer),
+        ("log.format", now.log.format != started_with.log.format),
+    ]
+    .into_iter()
+    .filter_map(|(key, differs)| differs.then_some(key))
+    .collect()
 }

@@ -29,6 +29,11 @@ impl Addresses {
         (place, connections)
     }
 
+    /// How many there are from there.
+    pub(super) fn count(&self, address: IpAddr) -> u32 {
+        self.places.get(&address).and_then(|place| self.known.get(*place as usize)).map_or(0, |known| known.connections)
+    }
+
     /// One less.
     pub(super) fn leave(&mut self, place: u32) {
         let Some(known) = self.known.get_mut(place as usize) else { return };

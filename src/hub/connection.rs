@@ -54,6 +54,8 @@ pub(super) struct Http {
     pub door: Door,
     /// When the connection was accepted: monotonic.
     pub opened_us: u64,
+    /// One too many from its address, unless it is a proxy's and speaks for somebody else.
+    pub crowded: bool,
     /// What the head was found good for; the body is on its way.
     pub admitted: Option<Admitted>,
     /// A request waits for storage; its answer needs this. No bytes are taken meanwhile.

@@ -135,7 +135,7 @@ impl<S> Hub<S> {
             }
             sockets += 1;
             self.effects.sent.push((ticket, Sent { id: n.id, user: n.user, channel: n.channel, asked_us }));
-            self.note_sent(ticket, &[n.id]);
+            self.note_sent(now, ticket, &[n.id]);
             self.ask_for_receipt(now, ticket);
             self.queued(now, ticket);
         }

@@ -107,10 +107,13 @@ pub enum Event {
     Draining {
         open: usize,
     },
-    /// SIGHUP, and the configuration was right.
-    Reloaded,
+    /// Another configuration is obeyed, but for these keys, which need a restart.
+    Reloaded {
+        restart: Vec<&'static str>,
+    },
+    /// A configuration was wrong; nothing changes.
     NotReloaded {
-        why: String,
+        mistakes: Vec<String>,
     },
     Stopped {
         seconds: u64,
@@ -147,6 +150,8 @@ labels! {
         // Connections.
         Connections = "connections",
         ConnectionsPerIp = "connections_per_ip",
+        // Nothing had been asked on it when the stop began.
+        Late = "late",
         // Bytes that are no request.
         Malformed = "malformed",
         TargetTooLong = "target",

@@ -1,9 +1,10 @@
 //! Owns a socket's conversation after the upgrade: messages, pings, receipts, the end of its token, its place in the
 //! index. Never encodes a message itself (`api::frames` does). Enter at `drive_frames` and `feed_due`.
 
-use super::connection::{Feed, NEVER, NOBODY, State};
+use super::connection::{Feed, NEVER, NOBODY, Phase, State};
 use super::event::{Event, Limit};
 use super::rates::Rate;
+use super::sends::{Step, What};
 use super::{Entry, Hub, PIPELINE_BYTES, ms, seconds};
 use crate::api::command::{Command, Query};
 use crate::api::frames::{self, Complaint};
@@ -149,7 +150,14 @@ impl<S> Hub<S> {
         let count = cold.unacknowledged.partition_point(|id| *id <= upto);
         let ids: Vec<NotificationId> = cold.unacknowledged.drain(..count).collect();
         if !ids.is_empty() {
+            self.note_steps(now, ticket, &ids, What::Acknowledged);
             self.submit(now, None, Command::MarkDelivered { user, ids }, None);
+        }
+    }
+
+    fn note_steps(&mut self, now: Now, socket: Ticket, ids: &[NotificationId], what: What) {
+        for id in ids {
+            self.sends.note(Step { id: *id, at_ms: now.wall_ms, socket, what });
         }
     }
 
@@ -182,6 +190,10 @@ impl<S> Hub<S> {
         match message::parse(text) {
             Err(complaint) => self.complain(now, ticket, complaint, &[]),
             Ok(Message::Ping) => self.say(now, ticket, &frames::pong(now.wall_ms)),
+            Ok(Message::Probe) => {
+                let answered = self.feed(ticket).is_some_and(|feed| !feed.awaits_pong);
+                self.say(now, ticket, &frames::probed(now.wall_ms, answered));
+            }
             Ok(_) if self.is_overloaded() => self.complain(now, ticket, Complaint::Unavailable, &[]),
             Ok(Message::MarkRead { ids, many }) => {
                 self.submit(now, Some(ticket), Command::MarkRead { by: user, ids, many }, None);
@@ -250,7 +262,9 @@ impl<S> Hub<S> {
     }
 
     /// Remembers a row as sent on this socket.
-    pub(super) fn note_sent(&mut self, ticket: Ticket, ids: &[NotificationId]) {
+    pub(super) fn note_sent(&mut self, now: Now, ticket: Ticket, ids: &[NotificationId]) {
+        let live = self.feed(ticket).is_some_and(|feed| feed.phase == Phase::Live);
+        self.note_steps(now, ticket, ids, if live { What::Sent } else { What::Replayed });
         let Some(connection) = self.connection(ticket) else { return };
         let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return };
         if let Some(feed) = connection.feed() {
@@ -277,7 +291,7 @@ impl<S> Hub<S> {
         }
     }
 
-    fn ping(&mut self, now: Now, ticket: Ticket) {
+    pub(super) fn ping(&mut self, now: Now, ticket: Ticket) {
         let (nonce, mode) = (self.nonce(ticket), self.rules.ack);
         let due_ms = now.monotonic_ms() + ms(self.rules.limits.pong_timeout);
         let Some(connection) = self.connection(ticket) else { return };

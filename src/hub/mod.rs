@@ -14,6 +14,7 @@ mod outbound;
 mod rates;
 mod replay;
 mod requests;
+mod sends;
 mod sign_in;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ use drain::Drain;
 use event::{Cause, Event, Limit, Sent};
 use oldest::OldestWaiting;
 use rates::{Rate, Rates};
+use sends::Sends;
 use sign_in::Logins;
 use slab::Slab;
 use std::net::IpAddr;
@@ -158,6 +160,7 @@ pub struct Hub<S> {
     /// The newest row whose outcome came.
     committed: NotificationId,
     failing: Option<String>,
+    sends: Sends,
     oldest: OldestWaiting,
     /// Why the log of several nodes cannot be written or read.
     log_failing: Option<String>,
@@ -179,6 +182,7 @@ impl<S> Hub<S> {
     #[must_use]
     pub fn new(now: Now, rules: Rules, census: &Census, seed: u64) -> Self {
         let (requests, handshakes) = rates_of(&rules.limits);
+        let keeps = rules.verifier.is_some();
         let room = rules.connections.min(ROOM_MAX) + TURNED_AWAY_MAX;
         let logins = Logins::new(&rules.limits);
         Self {
@@ -201,20 +205,37 @@ impl<S> Hub<S> {
             failing: None,
             oldest: OldestWaiting::new(census.oldest_waiting),
             log_failing: None,
-            retain_at_ms: now.monotonic_ms() + 1_000,
+            sends: Sends::default(),
+            // An echo server keeps nothing.
+            retain_at_ms: if keeps { now.monotonic_ms() + 1_000 } else { NEVER },
             drain: None,
             date: (i64::MIN, String::new()),
             seed,
         }
     }
 
-    /// New limits, keys and origins; open connections stay.
-    pub fn obey(&mut self, rules: Rules) {
+    /// New limits, keys and origins; open connections stay, and obey them from now on.
+    pub fn obey(&mut self, now: Now, rules: Rules) {
         let (requests, handshakes) = rates_of(&rules.limits);
         self.requests = requests;
         self.logins = Logins::new(&rules.limits);
         self.handshakes.0 = handshakes;
         self.rules = rules;
+        // A deadline may lie nearer now than the one that is filed.
+        let open = |(key, entry): (usize, &Entry<S>)| match &entry.connection.state {
+            State::Feed(feed) if feed.phase != Phase::Loading => {
+                Some(Ticket { key: key as u32, generation: entry.connection.generation })
+            }
+            _ => None,
+        };
+        let open: Vec<Ticket> = self.table.iter().filter_map(open).collect();
+        let silent_ms = self.silent_at_ms(now);
+        for ticket in open {
+            if let Some(feed) = self.feed(ticket).filter(|feed| !feed.awaits_pong) {
+                feed.silent_ms = silent_ms;
+            }
+            self.feed_due(now, ticket);
+        }
     }
 
     /// A new connection; given back where there is no room even to say so.
@@ -230,9 +251,13 @@ impl<S> Hub<S> {
         let generation = self.generation;
         let until_ms = now.monotonic_ms().saturating_add(idle_ms(&self.rules.limits));
         let reader = Reader::default();
+        let is_proxy = self.rules.proxies.iter().any(|proxy| proxy.contains(address));
         let opened_us = now.monotonic_us;
-        let http = Http { reader, stage: Stage::Idle, until_ms, door, opened_us, admitted: None, waiting: None };
         let (address, from_there) = self.addresses.enter(address);
+        let most = self.rules.limits.connections_per_ip;
+        let crowded = door == Door::Public && most > 0 && from_there > most;
+        let stage = Stage::Idle;
+        let http = Http { reader, stage, until_ms, door, opened_us, crowded, admitted: None, waiting: None };
         let connection = Connection {
             generation,
             address,
@@ -245,12 +270,11 @@ impl<S> Hub<S> {
         let key = self.table.insert(Entry { connection, socket });
         let ticket = Ticket { key: key as u32, generation };
         self.schedule(now, ticket);
-        let crowded = self.rules.limits.connections_per_ip > 0 && from_there > self.rules.limits.connections_per_ip;
         if full {
             self.limited(Limit::Connections);
             self.refused(Cause::Connections, 503);
             self.last_reply(now, ticket, Reply::unavailable("Too many connections.", 2 + self.jitter(ticket, 4)));
-        } else if crowded && door == Door::Public {
+        } else if crowded && !is_proxy {
             self.limited(Limit::ConnectionsPerIp);
             self.refused(Cause::ConnectionsPerIp, 429);
             self.last_reply(now, ticket, Reply::too_many(10));
@@ -357,7 +381,7 @@ impl<S> Hub<S> {
     pub fn gone(&mut self, now: Now, ticket: Ticket, cause: &'static str) {
         self.leave_index(now, ticket, cause, None);
         if let Some(connection) = self.connection(ticket) {
-            // Nothing is due any more: what is due now would come up again and again until the turn ends.
+            // Nothing is due any more, or it would be due for ever.
             connection.state = State::Closing { shut: true, until_ms: NEVER };
         }
         self.effects.close.push(ticket);
@@ -433,7 +457,7 @@ impl<S> Hub<S> {
             }
             self.schedule(now, ticket);
         }
-        if self.retain_at_ms <= now_ms && self.rules.verifier.is_some() {
+        if self.retain_at_ms <= now_ms {
             self.retain_at_ms = now_ms + RETAIN_EVERY_MS;
             self.retain(now, NotificationId(0));
         }

@@ -37,6 +37,14 @@ impl<S> Hub<S> {
         self.effects.errands.push(Errand::ReadAfter(Ask { query: Query::Backlog(backlog), ticket }));
     }
 
+    /// For `habittod probe`: a Ping, and nothing that somebody else is waiting for.
+    pub(super) fn begin_probe(&mut self, now: Now, ticket: Ticket) {
+        let mark = self.committed;
+        self.ping(now, ticket);
+        self.establish(now, ticket, 0);
+        self.go_live(now, ticket, mark);
+    }
+
     /// A page came.
     pub(super) fn page(&mut self, now: Now, ticket: Ticket, page: BacklogPage) {
         let Some(feed) = self.feed(ticket) else { return };
@@ -64,7 +72,7 @@ impl<S> Hub<S> {
         if !page.frames.is_empty() {
             cold.outbound.push_free(page.frames);
         }
-        self.note_sent(ticket, &page.ids);
+        self.note_sent(now, ticket, &page.ids);
         self.flush_later(ticket);
         if more {
             // The next page is asked for once this one is out; where nothing was on it, that is now.

@@ -9,11 +9,11 @@ use crate::api::reply::{Reply, Unauthorized};
 use crate::api::requests::{self, Asked};
 use crate::api::routes::{Access, Door, Resource, Route, route};
 use crate::auth::{Caller, Claims, TokenError};
-use crate::clock::Now;
+use crate::clock::{Now, rfc3339};
 use crate::http::upgrade::Accept;
 use crate::http::{self, BodyLength, CONTINUE, Method, Request, Response, Stage, Step, Terms, upgrade};
 use crate::matching::UserId;
-use crate::notification::Channel;
+use crate::notification::{Channel, NotificationId};
 use crate::storage::job::{Ask, Idempotency, Standing, Ticket};
 use crate::web::File;
 use aws_lc_rs::digest;
@@ -199,14 +199,16 @@ impl<S> Hub<S> {
         }
         if let Resource::Socket(_, user) = route.resource {
             let judged = self.judge_handshake(now, ticket, request, user);
-            let (accept, claims) = judged.map_err(|(cause, reply)| {
-                self.refused(cause, reply.status);
-                reply
-            })?;
+            let (accept, claims) = judged.map_err(|why| self.turned_away(why))?;
             let Claims { caller, expires_at_ms: expires_ms } = claims;
             self.admit(ticket, Admitted { route, caller, expires_ms, accept: Some(accept) });
             return Ok(0);
         }
+        if self.is_too_late(ticket) {
+            let reply = Reply::unavailable("Shutting down.", 1 + self.jitter(ticket, 5));
+            return Err(self.turned_away((Cause::Late, reply)));
+        }
+        self.judge_address(ticket, request).map_err(|why| self.turned_away(why))?;
         let claims = self.authenticate(now, request, false);
         let asker = match claims {
             Ok(Claims { caller: Caller::User(user), .. }) => Some(Asker::User(user)),
@@ -274,6 +276,7 @@ impl<S> Hub<S> {
             self.limited(Limit::ConnectionsPerUser);
             return Err((Cause::ConnectionsPerUser, Reply::too_many(10)));
         }
+        self.judge_address(ticket, request)?;
         let rate = self.handshakes.0;
         if let Err(wait_us) = rate.take(&mut self.handshakes.1, now.monotonic_us) {
             let seconds = wait_us.div_ceil(1_000_000) + self.jitter(ticket, 5);
@@ -343,6 +346,37 @@ impl<S> Hub<S> {
         client
     }
 
+    /// Whether there is room for this client's address. A proxy's own connections count for it until one becomes a
+    /// socket, and then for the client.
+    fn judge_address(&mut self, ticket: Ticket, request: &Request<'_>) -> Result<(), (Cause, Reply)> {
+        let most = self.rules.limits.connections_per_ip;
+        if most == 0 {
+            return Ok(());
+        }
+        let (client, peer) = (self.client(ticket, request), self.peer(ticket));
+        let crowded = match self.connection(ticket).map(|connection| &connection.state) {
+            Some(State::Http(http)) if client == peer => http.crowded,
+            _ => self.addresses.count(client) >= most,
+        };
+        if crowded {
+            self.limited(Limit::ConnectionsPerIp);
+            return Err((Cause::ConnectionsPerIp, Reply::too_many(10)));
+        }
+        Ok(())
+    }
+
+    /// From here on, this connection is the client's whom a proxy speaks for.
+    fn count_for_client(&mut self, ticket: Ticket, request: &Request<'_>) {
+        let (client, peer) = (self.client(ticket, request), self.peer(ticket));
+        if client != peer {
+            let (place, _) = self.addresses.enter(client);
+            if let Some(connection) = self.connection(ticket) {
+                let left = std::mem::replace(&mut connection.address, place);
+                self.addresses.leave(left);
+            }
+        }
+    }
+
     /// Who holds the other end: the client, or a proxy.
     fn peer(&mut self, ticket: Ticket) -> IpAddr {
         let place = self.connection(ticket).map_or(u32::MAX, |connection| connection.address);
@@ -384,6 +418,7 @@ impl<S> Hub<S> {
         };
         let reply = match asked {
             Err(reply) => reply,
+            Ok(Asked::Server(Resource::Explain(id))) => self.explain(request, id),
             Ok(Asked::Server(resource)) => match self.server_state(resource) {
                 Some(reply) => reply,
                 None => {
@@ -520,6 +555,11 @@ impl<S> Hub<S> {
         }
     }
 
+    fn turned_away(&mut self, (cause, reply): (Cause, Reply)) -> Reply {
+        self.refused(cause, reply.status);
+        reply
+    }
+
     /// 429 for coming too often.
     pub(super) fn throttled(&mut self, limit: Limit, wait_us: u64) -> Reply {
         self.limited(limit);
@@ -539,6 +579,27 @@ impl<S> Hub<S> {
             self.limited(limit);
         }
         self.effects.events.push(Event::Refused { cause, status, rule: Some(refusal.cause()) });
+    }
+
+    /// What is known of a notification's way beyond its row, and which sockets of its user (`?user=`) are open.
+    fn explain(&self, request: &Request<'_>, id: NotificationId) -> Reply {
+        let name = |socket: Ticket| format!("{}.{}", socket.key, socket.generation);
+        let steps: Vec<_> = self
+            .sends
+            .of(id)
+            .map(
+                |step| serde_json::json!({ "at": rfc3339(step.at_ms), "socket": name(step.socket), "what": step.what }),
+            )
+            .collect();
+        let user = request.query("user").and_then(|text| UserId::parse(&text));
+        let channel = |ticket: Ticket| match &self.table.get(ticket.key as usize)?.connection.state {
+            State::Feed(feed) => Some(feed.channel),
+            _ => None,
+        };
+        let named = |ticket| serde_json::json!({ "socket": name(ticket), "channel": channel(ticket) });
+        let open = user.map(|user| self.tickets_of(user).map(named).collect::<Vec<_>>());
+        let since = self.sends.complete_since_ms().map(rfc3339);
+        Reply::ok("ok", serde_json::json!({ "steps": steps, "complete_since": since, "open_sockets": open }))
     }
 
     fn upgrade_echo(&mut self, ticket: Ticket, request: &Request<'_>) {
@@ -562,6 +623,7 @@ impl<S> Hub<S> {
         let subprotocol = upgrade::bearer_subprotocol(request).map(|_| "bearer");
         let since = request.query("since").filter(|since| !since.is_empty());
         let silent_ms = self.silent_at_ms(now);
+        self.count_for_client(ticket, request);
         let Some(connection) = self.connection(ticket) else { return };
         connection.cold().outbound.push(|out| accept.encode(out, subprotocol));
         let took_us = match &connection.state {
@@ -574,7 +636,10 @@ impl<S> Hub<S> {
         self.enter_index(ticket);
         self.effects.events.push(Event::Opened { user, channel, open: self.feeds, took_us });
         self.effects.seen.push(Seen::Connected(user));
-        self.begin_replay(now, ticket, since.as_deref());
+        match request.query("probe") {
+            Some(_) => self.begin_probe(now, ticket),
+            None => self.begin_replay(now, ticket, since.as_deref()),
+        }
     }
 }
 

@@ -76,12 +76,13 @@ fn describe(event: &Event) -> (Level, &'static str) {
         Event::Committed { .. } => (Level::Error, "committed"),
         Event::StorageFailing { .. } => (Level::Error, "storage_failing"),
         Event::StorageWorks => (Level::Warn, "storage_works"),
-        Event::Reloaded => (Level::Info, "reloaded"),
-        Event::NotReloaded { .. } => (Level::Error, "reload_failed"),
         Event::LogFailing { .. } => (Level::Warn, "log_failing"),
         Event::LogWorks => (Level::Warn, "log_works"),
         Event::DjangoRefused { .. } => (Level::Warn, "django_refused"),
         Event::Draining { .. } => (Level::Info, "draining"),
+        Event::Reloaded { restart } if restart.is_empty() => (Level::Info, "reloaded"),
+        Event::Reloaded { .. } => (Level::Warn, "reloaded"),
+        Event::NotReloaded { .. } => (Level::Error, "not_reloaded"),
         Event::Stopped { .. } => (Level::Info, "stopped"),
     }
 }
@@ -154,15 +155,15 @@ fn fields(event: &Event, now: Now, line: &mut Line<'_>) {
             line.field("failed", failed);
             line.ms(*took_us);
         }
-        Event::StorageFailing { why } | Event::LogFailing { why } | Event::NotReloaded { why } => {
-            line.field("why", why)
-        }
-        Event::StorageWorks | Event::LogWorks | Event::Reloaded => {}
+        Event::StorageFailing { why } | Event::LogFailing { why } => line.field("why", why),
+        Event::StorageWorks | Event::LogWorks => {}
         Event::DjangoRefused { cause, count } => {
             line.field("cause", cause);
             line.field("count", count);
         }
         Event::Draining { open } => line.field("open", open),
+        Event::Reloaded { restart } => line.field("needs_restart", restart),
+        Event::NotReloaded { mistakes } => line.field("mistakes", mistakes),
         Event::Stopped { seconds } => line.field("seconds", seconds),
     }
 }

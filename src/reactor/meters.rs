@@ -284,7 +284,7 @@ impl Meters {
             | Event::LogWorks
             | Event::DjangoRefused { .. }
             | Event::Draining { .. }
-            | Event::Reloaded
+            | Event::Reloaded { .. }
             | Event::NotReloaded { .. }
             | Event::Stopped { .. } => {}
         }

@@ -36,15 +36,19 @@ const ACCEPTS_MAX: usize = 256;
 const EVENTS: usize = 1_024;
 /// After the kernel has refused a connection for lack of descriptors: when it is asked again.
 const ACCEPT_AGAIN_MS: u64 = 100;
-/// After the drain: how long the last connections may take.
-const AFTER_DRAIN: Duration = Duration::from_secs(5);
+/// After the drain: how long the last connections may take. Of the 5 seconds that a stop may take then, one is for the
+/// disk.
+const AFTER_DRAIN: Duration = Duration::from_secs(4);
 /// Notifications that slow sockets have not taken whole, watched for how long they take.
 const WRITING_MAX: usize = 1_024;
 const WAKER: Token = Token(usize::MAX);
 
 struct Listener {
-    inner: TcpListener,
+    /// `None` once no more are let in.
+    inner: Option<TcpListener>,
     door: Door,
+    /// Somebody else listens on it, too, and goes on when we stop.
+    passed: bool,
     /// Clients may be waiting, from this moment on (0: now).
     accept_at_ms: Option<u64>,
 }
@@ -80,13 +84,22 @@ impl Entrance {
 
     /// Binds an address; gives back what the kernel made of it.
     pub fn listen(&mut self, address: SocketAddr, door: Door) -> io::Result<SocketAddr> {
-        let mut inner = TcpListener::bind(address)?;
+        self.add(TcpListener::bind(address)?, door, false)
+    }
+
+    /// Takes a socket that listens already; gives back its address.
+    pub fn adopt(&mut self, socket: std::net::TcpListener, door: Door) -> io::Result<SocketAddr> {
+        socket.set_nonblocking(true)?;
+        self.add(TcpListener::from_std(socket), door, true)
+    }
+
+    fn add(&mut self, mut inner: TcpListener, door: Door, passed: bool) -> io::Result<SocketAddr> {
         // Small frames must not wait for others. What a listener is told, the sockets that come from it inherit.
         rustix::net::sockopt::set_tcp_nodelay(&inner, true)?;
         let bound = inner.local_addr()?;
         let token = Token(WAKER.0 - 1 - self.listeners.len());
         self.poll.registry().register(&mut inner, token, Interest::READABLE)?;
-        self.listeners.push(Listener { inner, door, accept_at_ms: Some(0) });
+        self.listeners.push(Listener { inner: Some(inner), door, passed, accept_at_ms: Some(0) });
         Ok(bound)
     }
 }
@@ -230,8 +243,12 @@ impl Reactor {
             if listener.accept_at_ms.is_none_or(|at_ms| at_ms > now_ms) {
                 continue;
             }
+            let Some(inner) = &listener.inner else {
+                listener.accept_at_ms = None;
+                continue;
+            };
             for _ in 0..ACCEPTS_MAX {
-                match listener.inner.accept() {
+                match inner.accept() {
                     Ok((stream, peer)) => {
                         let Ok(ticket) =
                             self.hub.accept(now, Socket::new(stream), peer.ip().to_canonical(), listener.door)
@@ -291,25 +308,43 @@ impl Reactor {
                 Letter::Health(failure) => self.hub.health(failure),
                 Letter::LogHealth(failure) => self.hub.log_health(failure),
                 Letter::DjangoRefused { cause, count } => self.hub.django_refused(cause, count),
-                Letter::Reload { rules, level } => {
-                    self.hub.obey(*rules);
+                Letter::Reload { rules, level, restart, done } => {
+                    self.hub.obey(now, *rules);
                     self.journal.obey(level);
-                    self.hub.effects.events.push(Event::Reloaded);
+                    self.hub.effects.events.push(Event::Reloaded { restart });
+                    // Who asked may have gone.
+                    let _ = done.send(());
                 }
-                Letter::NotReloaded(why) => self.hub.effects.events.push(Event::NotReloaded { why }),
+                Letter::NotReloaded { mistakes } => self.hub.effects.events.push(Event::NotReloaded { mistakes }),
+                Letter::Pulse(mut pulse) => {
+                    pulse.state = (self.hub.feeds(), self.hub.is_draining());
+                    match &self.layer {
+                        Some(layer) => layer.storage().pulse(pulse),
+                        None => pulse.send_back(),
+                    }
+                }
                 Letter::Vitals { ticket, page, vitals } => {
                     let reply = operator::reply(page, &self.meters, &self.gauges(now, vitals));
                     self.hub.tell(now, ticket, reply);
                 }
                 Letter::Stop if self.stop_at_ms.is_some() => self.stopped = true,
-                Letter::Stop => {
-                    self.listeners.clear();
-                    self.hub.drain(now);
-                    let all = self.hub.drain_time() + AFTER_DRAIN;
-                    self.stop_at_ms = Some(now.monotonic_ms() + all.as_millis() as u64);
-                }
+                Letter::Stop => self.stop(now),
             }
         }
+    }
+
+    /// Lets nobody in any more, but whoever watches the rest. Who has come already is told so: closing the listener
+    /// would cut them off; one that was passed stays open for the next server.
+    fn stop(&mut self, now: Now) {
+        let public = |listener: &&mut Listener| listener.door == Door::Public;
+        for listener in self.listeners.iter_mut().filter(public) {
+            listener.accept_at_ms = (!listener.passed).then_some(0);
+        }
+        self.accept(now);
+        self.listeners.iter_mut().filter(public).for_each(|listener| listener.inner = None);
+        self.hub.drain(now);
+        let all = self.hub.drain_time() + AFTER_DRAIN;
+        self.stop_at_ms = Some(now.monotonic_ms() + all.as_millis() as u64);
     }
 
     fn submit(&mut self) {
@@ -406,7 +441,7 @@ impl Reactor {
             queues: self.layer.as_ref().map_or((0, 0), |layer| layer.storage().depth()),
             log_lines_dropped: self.journal.dropped(),
             unready: self.hub.unready(),
-            draining: self.stop_at_ms.is_some(),
+            draining: self.hub.is_draining(),
             vitals,
         }
     }

@@ -6,7 +6,7 @@ pub(crate) mod stepwise;
 
 use super::Depth;
 use super::apply::Writer;
-use super::job::{Answer, Ask, Change, Errand, Job, Outcome};
+use super::job::{Answer, Ask, Change, Errand, Job, Outcome, Pulse};
 use super::log::{Entry, Mark, Progress};
 use crate::clock::Clock;
 use crate::inbox::{Letter, Postbox};
@@ -49,6 +49,7 @@ struct Batch {
     /// Errands, and the commands in them.
     errands: usize,
     commands: usize,
+    pulses: Vec<Pulse>,
 }
 
 impl Batch {
@@ -65,12 +66,16 @@ impl Batch {
                 self.asks.append(&mut entry.asks);
                 self.entries.push(entry);
             }
+            Errand::Pulse(pulse) => self.pulses.push(pulse),
         }
     }
 
     /// Nothing in it that anybody waits for. What an entry says has waited already.
     fn can_wait(&self) -> bool {
-        self.asks.is_empty() && self.entries.is_empty() && self.jobs.iter().all(|job| job.command.can_wait())
+        self.asks.is_empty()
+            && self.entries.is_empty()
+            && self.pulses.is_empty()
+            && self.jobs.iter().all(|job| job.command.can_wait())
     }
 }
 
@@ -111,6 +116,7 @@ impl Committer {
         if self.rows.must_file() {
             self.file();
         }
+        batch.pulses.into_iter().for_each(Pulse::send_back);
         for ask in batch.asks {
             self.depth.reads.fetch_add(1, Ordering::Relaxed);
             if self.reader.send(ask).is_err() {

@@ -12,6 +12,7 @@ pub use digest::{digest, digest_of};
 pub use look::{Counts, Inspection, inspect};
 
 use super::schema;
+pub(super) use look::connect_to_look;
 use look::{folder, look};
 use rusqlite::{Connection, OpenFlags};
 use std::fs::{self, File, OpenOptions, TryLockError};

@@ -7,6 +7,7 @@ use crate::api::reply::Reply;
 use crate::matching::UserId;
 use crate::notification::{Channel, Notification, NotificationId};
 use serde::{Deserialize, Serialize};
+use std::sync::mpsc::Sender;
 use uuid::Uuid;
 
 /// Whom an answer is for: a place in the connection table and the generation that makes reuse harmless.
@@ -52,6 +53,28 @@ pub enum Errand {
     ReadAfter(Ask),
     /// What the log of several nodes says.
     Follow(Entry),
+    /// Answered once everything before it is done: the committer works.
+    Pulse(Pulse),
+}
+
+/// Proves that everybody it passes still works. Whoever has seen it last sends it back.
+#[derive(Debug)]
+pub struct Pulse {
+    /// Open sockets, and whether they are being closed; the loop knows.
+    pub state: (usize, bool),
+    back: Sender<(usize, bool)>,
+}
+
+impl Pulse {
+    #[must_use]
+    pub fn new(back: Sender<(usize, bool)>) -> Self {
+        Self { state: (0, false), back }
+    }
+
+    pub fn send_back(self) {
+        // Who asked may have gone.
+        let _ = self.back.send(self.state);
+    }
 }
 
 /// A question on its way to the reader.

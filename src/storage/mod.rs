@@ -3,6 +3,7 @@
 
 mod apply;
 mod committer;
+pub mod explain;
 pub mod file;
 pub mod import;
 pub mod job;
@@ -17,7 +18,7 @@ pub(crate) use committer::stepwise;
 use crate::clock::Clock;
 use crate::inbox::Postbox;
 use file::{DatabaseFile, OpenError};
-use job::{Ask, Census, Errand, Job};
+use job::{Ask, Census, Errand, Job, Pulse};
 use log::{Entry, Mark, Progress};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -108,6 +109,11 @@ impl Storage {
 
     pub fn leave(&self, errand: Errand) {
         self.desk.leave(errand);
+    }
+
+    /// Sent back once everything asked for before it is done.
+    pub fn pulse(&self, pulse: Pulse) {
+        self.desk.leave(Errand::Pulse(pulse));
     }
 
     pub fn read(&self, ask: Ask) {

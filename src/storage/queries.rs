@@ -176,14 +176,14 @@ fn by_path(db: &Connection, of: UserId, which: Which) -> rusqlite::Result<Option
     Ok(found.filter(|n| n.user == of))
 }
 
-fn by_id(db: &Connection, id: NotificationId) -> rusqlite::Result<Option<Notification>> {
+pub(super) fn by_id(db: &Connection, id: NotificationId) -> rusqlite::Result<Option<Notification>> {
     db.prepare_cached(sql!("SELECT " NOTIFICATION " FROM " NOTIFICATION_SOURCE " WHERE n.id = ?1"))?
         .query_row([id.0], schema::notification)
         .optional()
 }
 
 /// The row of a UUID: ours by the id inside it, others by their index.
-fn by_uuid(db: &Connection, uuid: &Uuid) -> rusqlite::Result<Option<Notification>> {
+pub(super) fn by_uuid(db: &Connection, uuid: &Uuid) -> rusqlite::Result<Option<Notification>> {
     if let Some(id) = NotificationId::of_uuid(uuid)
         && let Some(found) = by_id(db, id)?.filter(|n| n.uuid == *uuid)
     {

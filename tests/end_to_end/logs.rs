@@ -73,7 +73,7 @@ fn a_notifications_whole_story_is_in_the_log() {
     }
     assert_eq!(of(&lines, "notification_replayed")[0]["ids"], json!([3]));
     assert_eq!(of(&lines, "notification_skipped")[0]["count"], 1);
-    for event in ["connection_opened", "request", "committed", "reload_failed", "draining", "stopped"] {
+    for event in ["connection_opened", "request", "committed", "not_reloaded", "draining", "stopped"] {
         assert!(!of(&lines, event).is_empty(), "{event}");
     }
 }

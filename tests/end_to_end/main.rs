@@ -1,9 +1,11 @@
 //! The real binary over real sockets, with tungstenite's client. One test binary; the rooms:
-//! `server` starts and kills it and speaks HTTP, `device` is a client's socket, `disk` stands between it and its files.
+//! `server` starts and kills it and speaks HTTP, `device` is a client's socket, `crowd` are thousands, `disk` stands
+//! between it and its files.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod chaos;
+mod crowd;
 mod delivery;
 mod described;
 mod description;

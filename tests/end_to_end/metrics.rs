@@ -283,7 +283,7 @@ fn limits_of_sockets_that_only_wait_are_counted() {
     drop(silent);
     until(&server, |s| s.of_series("habittod_connections") == 1.0); // the scrape's own
     let _held: Vec<TcpStream> = (0..2).map(|_| TcpStream::connect(server.address).unwrap()).collect();
-    assert_eq!(server.try_call("GET", "/health/live", None, None).unwrap().status, 429);
+    assert_eq!(server.try_call("GET", "/api/users/me/", Some(&token), None).unwrap().status, 429);
     let s = Scrape::of(&server);
     for limit in ["handshakes_per_second", "connections_per_ip"] {
         let hits = s.of_series(&format!("habittod_limit_hits_total{{limit=\"{limit}\"}}"));

@@ -1,7 +1,12 @@
 //! What an operator does: reload, stop, try the demo.
 
-use crate::server::{Server, user};
+use crate::crowd::{Crowd, Heard};
+use crate::server::{Server, command, service, user};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 
 #[test]
 fn the_demo_introduces_itself() {
@@ -20,8 +25,8 @@ fn the_demo_introduces_itself() {
         "POST /api/login/ HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
-    let mut stream = std::net::TcpStream::connect(address).unwrap();
-    std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
     let answer = std::io::read_to_string(stream).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"access\":"), "{answer}");
     std::process::Command::new("kill").arg(demo.id().to_string()).status().unwrap();
@@ -52,4 +57,198 @@ fn a_stop_says_goodbye_and_ends_well() {
     assert_eq!(device.next(), Err(1001));
     drop(device);
     assert_eq!(server.wait().code(), Some(0));
+}
+
+/// A stop in the middle of everything: 2,000 people are told something, a request is half sent, and all come back to
+/// the next server.
+#[test]
+fn a_stop_loses_and_doubles_nothing() {
+    const CROWD: usize = 2_000;
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
+    let mut server = Server::start_with(&[("HABITTOD_SERVER_DRAIN", "2s")]);
+    let mut crowd = Crowd::connect(&server, CROWD);
+    let mut got: HashMap<(usize, String), usize> = HashMap::new();
+    let note =
+        |message: &str| json!({"users": (1..=CROWD).collect::<Vec<_>>(), "channel": "tenant", "message": message});
+    let mut half = TcpStream::connect(server.address).unwrap();
+    let body = note("in hand").to_string();
+    let head = format!(
+        "POST /api/notifications/ HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        service(),
+        body.len()
+    );
+    half.write_all(head.as_bytes()).unwrap();
+    let mut kept = TcpStream::connect(server.address).unwrap();
+    let ready = "GET /health/ready HTTP/1.1\r\nHost: h\r\n\r\n";
+    assert!(one_answer(&mut kept, ready).starts_with("HTTP/1.1 200 "));
+
+    assert_eq!(server.call("POST", "/api/notifications/", &service(), note("before")).status, 201);
+    server.signal("-TERM");
+    let refused = std::iter::repeat_with(|| one_answer(&mut kept, ready)).find(|answer| !answer.contains(" 200 "));
+    let refused = refused.unwrap();
+    assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("Retry-After: "), "{refused}");
+    half.write_all(body.as_bytes()).unwrap();
+    let mut note_down = |id, heard| match heard {
+        Heard::Message(message) if message["type"] == "general" => {
+            *got.entry((id, message["message"].as_str().unwrap().to_owned())).or_default() += 1;
+        }
+        Heard::Message(_) => {}
+        Heard::Closed(code) => assert_eq!(code, 1001),
+    };
+    crowd.read_all(&mut note_down);
+    while crowd.open() > 0 {
+        crowd.turn(&mut note_down);
+    }
+    let mut answer = String::new();
+    half.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201 "), "a request in hand is finished: {answer}");
+    assert_eq!(server.wait().code(), Some(0));
+
+    server.restart();
+    let mut crowd = Crowd::connect(&server, CROWD);
+    let note_all = server.call("POST", "/api/notifications/", &service(), note("after"));
+    assert_eq!(note_all.status, 201);
+    let last = std::cell::Cell::new(0);
+    let mut note_down = |id, heard| {
+        if let Heard::Message(message) = heard
+            && message["type"] == "general"
+        {
+            let text = message["message"].as_str().unwrap().to_owned();
+            last.set(last.get() + usize::from(text == "after"));
+            *got.entry((id, text)).or_default() += 1;
+        }
+    };
+    crowd.read_all(&mut note_down);
+    while last.get() < CROWD {
+        crowd.turn(&mut note_down);
+    }
+    for id in 1..=CROWD {
+        for text in ["before", "in hand", "after"] {
+            assert_eq!(got.get(&(id, text.to_owned())), Some(&1), "user {id}: {text}");
+        }
+    }
+}
+
+/// The answer to a request on a connection that is kept.
+fn one_answer(stream: &mut TcpStream, request: &str) -> String {
+    // A server on its way out may have closed it already; then there is no answer either.
+    let _ = stream.write_all(request.as_bytes());
+    let (mut got, mut part) = (Vec::new(), [0; 4_096]);
+    loop {
+        let count = stream.read(&mut part).unwrap();
+        got.extend(&part[..count]);
+        let text = String::from_utf8_lossy(&got).into_owned();
+        let whole = text.split_once("\r\n\r\n").is_some_and(|(head, body)| {
+            let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
+            body.len() >= length.parse().unwrap()
+        });
+        if whole || count == 0 {
+            return text;
+        }
+    }
+}
+
+#[test]
+fn a_backup_of_a_running_server_is_restored() {
+    let server = Server::start();
+    server.put_world();
+    let note = |message: String| json!({"user": 1, "channel": "tenant", "message": message});
+    let post = |n: usize| server.call("POST", "/api/notifications/", &service(), note(format!("n{n}")));
+    (0..50).for_each(|n| assert_eq!(post(n).status, 201));
+    // Others write meanwhile.
+    let said = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| (50..200).for_each(|n| assert_eq!(post(n).status, 201)));
+        let said = server.command(&["backup", "copy.db"]);
+        writer.join().unwrap();
+        said
+    });
+    assert_eq!((said.code, said.err.as_str()), (0, ""), "{}", said.out);
+    let again = server.command(&["backup", "copy.db"]);
+    assert_eq!(again.code, 1, "{}", again.err);
+    let itself = server.command(&["backup", "habittod.db"]);
+    assert!(itself.code == 1 && itself.err.contains("exists, and is not overwritten"), "{}", itself.err);
+    let beside = server.command(&["check"]);
+    assert!(beside.code == 0 && beside.out.contains(&format!("in use by PID {}", server.pid())), "{}", beside.out);
+
+    // The disk is lost: what remains is the copy.
+    let restored = tempfile::tempdir().unwrap();
+    std::fs::copy(server.folder().join("copy.db"), restored.path().join("habittod.db")).unwrap();
+    drop(server);
+    assert_eq!(command(restored.path(), &["check"]).code, 0);
+    let mut server = Server::start_in::<&str>(restored, &[]);
+    let total =
+        server.call("GET", "/api/notifications/my/", &user(1), serde_json::Value::Null).body["data"]["total"].clone();
+    assert!((50..=200).contains(&total.as_u64().unwrap()), "{total}");
+    server.kill();
+    for name in ["habittod.db", "habittod.db-wal", "habittod.db-shm"] {
+        std::fs::remove_file(server.folder().join(name)).unwrap();
+    }
+    std::fs::write(server.folder().join("config.toml"), "[server]\nadmin_listen = ''\n").unwrap();
+    for word in ["check", "serve"] {
+        let said = server.command(&[word]);
+        assert!(said.code == 3 && said.err.contains("habittod.db.id says that there was a database"), "{}", said.err);
+    }
+}
+
+#[test]
+fn check_says_all_that_is_wrong_and_makes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = "[server]\nlistn = 'x'\n[limits]\nbody = 'much'\nping_interval = '25 weeks'\n";
+    std::fs::write(folder.path().join("config.toml"), config).unwrap();
+    let said = command(folder.path(), &["check"]);
+    let lines: Vec<&str> = said.err.lines().collect();
+    assert_eq!((said.code, lines.len()), (2, 3), "{}", said.err);
+    for (line, place) in lines.iter().zip(["2: server.listn", "4: limits.body", "5: limits.ping_interval"]) {
+        assert!(line.contains(&format!("config.toml:{place}: ")), "{line}");
+    }
+    std::fs::write(folder.path().join("config.toml"), "[storage]\npath = 'new.db'\n").unwrap();
+    let said = command(folder.path(), &["check"]);
+    assert!(said.code == 0 && said.out.contains("new.db: will be made"), "{} {}", said.out, said.err);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_notification_is_explained_with_and_without_its_server() {
+    let mut server = Server::start();
+    server.put_world();
+    server.like(2, 10);
+    let says = |server: &Server, id: &str, what: &str| {
+        let said = server.command(&["explain", id]);
+        assert!(said.code == 0 && said.out.contains(what), "{what:?} is not in {}{}", said.out, said.err);
+    };
+    says(&server, "1", "created and committed: property_like, user 1, property channel");
+    says(&server, "1", "no open socket on this channel");
+    let mut owner = server.connect("property", 1);
+    let uuid = owner.all()[1]["notification_id"].as_str().unwrap().to_owned();
+    says(&server, &uuid, "sent in a replay to socket ");
+    says(&server, &uuid, "acknowledged by socket ");
+    owner.send(&json!({"type": "mark_read", "notification_id": uuid}));
+    assert_eq!(owner.next().unwrap()["type"], "notification_read");
+    says(&server, "1", "Z  delivered: a device has it\n");
+    says(&server, "1", "Z  read\n");
+    let public = server.call("GET", "/explain/1", "", serde_json::Value::Null);
+    assert_eq!(public.status, 404, "not for the public");
+    for (id, code, what) in [("99", 1, "there never was one"), ("x", 2, "a number or a UUID")] {
+        let said = server.command(&["explain", id]);
+        assert!(said.code == code && said.err.contains(what), "{}", said.err);
+    }
+    server.kill();
+    says(&server, "1", "Z  read\n");
+    says(&server, "1", "no server answers");
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let mut server = Server::start();
+    let mut device = server.connect("tenant", 1);
+    let note = json!({"user": 1, "channel": "tenant", "message": "m"});
+    assert_eq!(server.call("POST", "/api/notifications/", &service(), note).status, 201);
+    // It owes a receipt, which the first signal waits for.
+    server.signal("-TERM");
+    server.signal("-INT");
+    assert_eq!(server.wait().code(), Some(0));
+    assert_eq!(device.next().unwrap()["type"], "connection_established");
+    assert_eq!(device.next().unwrap()["type"], "general");
+    assert_eq!(device.next(), Err(1006), "no goodbye");
 }

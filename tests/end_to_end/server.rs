@@ -97,14 +97,15 @@ impl Server {
     }
 
     /// Another command of the program, with this server's configuration.
-    pub(crate) fn command(&self, args: &[&str]) -> std::process::Output {
-        program(&self.folder, &self.env).args(args).output().unwrap()
+    pub(crate) fn command(&self, args: &[&str]) -> Said {
+        let admin = self.admin.to_string();
+        Said::by(program(&self.folder, &self.env).env("HABITTOD_SERVER_ADMIN_LISTEN", admin).args(args))
     }
 
     /// The digest of all its rows.
     pub(crate) fn digest(&self) -> String {
-        let said = String::from_utf8(self.command(&["check", "--digest"]).stdout).unwrap();
-        said.lines().find_map(|line| line.strip_prefix("digest: ")).unwrap().to_owned()
+        let said = self.command(&["check", "--digest"]);
+        said.out.lines().find_map(|line| line.strip_prefix("digest: ")).unwrap().to_owned()
     }
 
     pub(crate) fn ready(&self) -> Reply {
@@ -226,6 +227,32 @@ fn raw(address: SocketAddr, bytes: &[u8]) -> Option<Reply> {
         described::answer(&String::from_utf8_lossy(line), status, head, body);
     }
     Some(Reply { status, head: head.to_owned(), body: serde_json::from_str(body).unwrap_or(Value::Null) })
+}
+
+/// What a command said, and its exit code.
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Said {
+    fn by(command: &mut Command) -> Self {
+        let done = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self { code: done.status.code().unwrap(), out: text(done.stdout), err: text(done.stderr) }
+    }
+}
+
+/// Runs a command of habittod in a folder, with the secret of all tests.
+pub(crate) fn command(folder: &Path, args: &[&str]) -> Said {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_habittod"));
+    command
+        .args(args)
+        .current_dir(folder)
+        .env("HABITTOD_AUTH_SECRET", SECRET)
+        .env("HABITTOD_SERVER_LISTEN", "127.0.0.1:0");
+    Said::by(&mut command)
 }
 
 pub(crate) type Log = BufReader<ChildStdout>;

@@ -179,10 +179,10 @@ impl Stage {
             Letter::Hashed { ticket, command } => self.hub.hashed(self.now, ticket, command),
             Letter::Checked { ticket, found, cost } => self.hub.checked(self.now, ticket, found, cost),
             Letter::Health(failure) => self.hub.health(failure),
-            Letter::Reload { rules, .. } => self.hub.obey(*rules),
+            Letter::Reload { rules, .. } => self.hub.obey(self.now, *rules),
             Letter::LogHealth(failure) => self.hub.log_health(failure),
             Letter::DjangoRefused { cause, count } => self.hub.django_refused(cause, count),
-            Letter::Vitals { .. } | Letter::NotReloaded(_) => {}
+            Letter::Vitals { .. } | Letter::NotReloaded { .. } | Letter::Pulse(_) => {}
             Letter::Stop => self.hub.drain(self.now),
         }
     }

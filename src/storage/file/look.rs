@@ -195,7 +195,7 @@ fn read_only(path: &Path, how: &str) -> rusqlite::Result<Connection> {
 }
 
 /// Opens to read, beside a server or without one; with a server's own locks only where there is a server.
-pub(super) fn connect_to_look(path: &Path) -> Result<Option<Connection>, OpenError> {
+pub(in crate::storage) fn connect_to_look(path: &Path) -> Result<Option<Connection>, OpenError> {
     match holder(path) {
         Some(_) => connect_to_read(path).map(Some),
         None => look(path),

@@ -111,7 +111,7 @@ impl Ledger {
                     Command::MarkDelivered { ids, .. } => Some(ids.iter().map(|id| id.0)),
                     _ => None,
                 },
-                Errand::ReadAfter(_) | Errand::Follow(_) => None,
+                Errand::ReadAfter(_) | Errand::Follow(_) | Errand::Pulse(_) => None,
             })
             .flatten()
             .collect();
