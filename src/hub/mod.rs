@@ -9,6 +9,7 @@ mod delivery;
 mod drain;
 pub mod event;
 mod feed;
+mod idempotency;
 pub(crate) mod oldest;
 mod outbound;
 mod rates;

@@ -3,6 +3,7 @@
 
 use super::connection::{Admitted, Feed, State, Waiting};
 use super::event::{Cause, Event, Limit};
+use super::idempotency::idempotency;
 use super::{Asker, Hub, PIPELINE_BYTES, PasswordTask, Seen, idle_ms, ms, response, seconds};
 use crate::api::command::Command;
 use crate::api::reply::{Reply, Unauthorized};
@@ -14,15 +15,13 @@ use crate::http::upgrade::Accept;
 use crate::http::{self, BodyLength, CONTINUE, Method, Request, Response, Stage, Step, Terms, upgrade};
 use crate::matching::UserId;
 use crate::notification::{Channel, NotificationId};
-use crate::storage::job::{Ask, Idempotency, Standing, Ticket};
+use crate::storage::job::{Ask, Standing, Ticket};
 use crate::web::File;
-use aws_lc_rs::digest;
 use std::borrow::Cow;
 use std::net::IpAddr;
 
 /// Bytes of a refused request's body that are read past; a longer one ends the connection.
 const SKIP_MAX: usize = 256 * 1024;
-const IDEMPOTENCY_KEY_MAX: usize = 128;
 
 impl<S> Hub<S> {
     /// Takes requests out of `input[start..end]` until one has to wait.
@@ -138,27 +137,6 @@ impl<S> Hub<S> {
                 }
             }
         }
-    }
-
-    /// The key under which a refusal is kept that was given before the body came. Whatever the body would have been, it
-    /// is not that of a request which is carried out.
-    fn key_of_refused(
-        &mut self,
-        now: Now,
-        reply: &Reply,
-        request: &Request<'_>,
-        body: BodyLength,
-        route: Route,
-    ) -> Option<Idempotency> {
-        if !matches!(reply.status, 403 | 413 | 415) || self.is_overloaded() {
-            return None;
-        }
-        let unread = match body {
-            BodyLength::None => String::new(),
-            other => format!("\0{other:?}"),
-        };
-        let caller = self.verify(now, bearer(request).ok()?).ok()?.caller;
-        idempotency(route, caller, request, unread.as_bytes()).ok()?
     }
 
     fn door(&mut self, ticket: Ticket) -> Door {
@@ -307,7 +285,7 @@ impl<S> Hub<S> {
         if handshake { self.verify_once(now, &token) } else { self.verify(now, &token) }
     }
 
-    fn verify(&mut self, now: Now, token: &str) -> Result<Claims, Unauthorized> {
+    pub(super) fn verify(&mut self, now: Now, token: &str) -> Result<Claims, Unauthorized> {
         let Some(verifier) = &self.rules.verifier else { return Err(Unauthorized::Missing) };
         let claims = self.tokens.verify(verifier, token, now.wall_ms).map_err(Unauthorized::Token)?;
         self.served(claims)
@@ -683,7 +661,7 @@ fn upgrade_refusal(fault: upgrade::UpgradeFault) -> Reply {
 }
 
 /// `Authorization: Bearer …`, the scheme in any case.
-fn bearer<'a>(request: &Request<'a>) -> Result<&'a str, Unauthorized> {
+pub(super) fn bearer<'a>(request: &Request<'a>) -> Result<&'a str, Unauthorized> {
     if request.header_count("authorization") == 0 {
         return Err(Unauthorized::Missing);
     }
@@ -694,27 +672,4 @@ fn bearer<'a>(request: &Request<'a>) -> Result<&'a str, Unauthorized> {
         (Some(scheme), ..) if scheme.eq_ignore_ascii_case("bearer") => Err(Unauthorized::BadHeader),
         _ => Err(Unauthorized::Missing),
     }
-}
-
-/// The `Idempotency-Key` of a POST.
-fn idempotency(route: Route, caller: Caller, request: &Request<'_>, body: &[u8]) -> Result<Option<Idempotency>, Reply> {
-    // What these answer is secret, and not kept.
-    if route.resource.is_sign_in() || route.method != Method::Post || request.header_count("idempotency-key") == 0 {
-        return Ok(None);
-    }
-    let key = request.header("idempotency-key").unwrap_or_default();
-    let printable = key.bytes().all(|b| (0x20..0x7f).contains(&b));
-    if request.header_count("idempotency-key") > 1 || key.is_empty() || key.len() > IDEMPOTENCY_KEY_MAX || !printable {
-        return Err(Reply::faulty(400, "Idempotency-Key must be 1 to 128 printable ASCII characters, once."));
-    }
-    let mut digest = digest::Context::new(&digest::SHA256);
-    digest.update(request.path.trim_end_matches('/').as_bytes());
-    digest.update(&[0]);
-    digest.update(body);
-    let fingerprint = digest.finish().as_ref().first_chunk().map_or(0, |head| u64::from_be_bytes(*head));
-    let caller = match caller {
-        Caller::User(user) => user.0,
-        Caller::Service => 0,
-    };
-    Ok(Some(Idempotency { caller, key: key.to_owned(), fingerprint }))
 }
