@@ -113,9 +113,6 @@ impl Committer {
             self.follow();
         }
         self.depth.writes.fetch_sub(batch.errands, Ordering::Relaxed);
-        if self.rows.must_file() {
-            self.file();
-        }
         batch.pulses.into_iter().for_each(Pulse::send_back);
         for ask in batch.asks {
             self.depth.reads.fetch_add(1, Ordering::Relaxed);
@@ -175,7 +172,7 @@ impl Committer {
         let began_us = self.clock.now().monotonic_us;
         // A change that the log does not know of: from here on this database follows none.
         let leaves = self.progress.mark().is_some();
-        let committed = self.transaction(|rows| {
+        let committed = self.transaction(jobs.len(), |rows| {
             if leaves {
                 Mark::remove(&rows.db)?;
             }
@@ -207,9 +204,10 @@ impl Committer {
     fn follow(&mut self) {
         let began_us = self.clock.now().monotonic_us;
         let entries = std::mem::take(&mut self.held);
-        let tried = match self.transaction(|rows| apply_entries(rows, &entries, false)) {
+        let commands = entries.iter().map(|entry| entry.jobs.len()).sum();
+        let tried = match self.transaction(commands, |rows| apply_entries(rows, &entries, false)) {
             // A command that cannot be carried out fails alone, and on every node.
-            Err(e) if !is_environment(&e) => self.transaction(|rows| apply_entries(rows, &entries, true)),
+            Err(e) if !is_environment(&e) => self.transaction(commands, |rows| apply_entries(rows, &entries, true)),
             tried => tried,
         };
         match tried {
@@ -244,12 +242,17 @@ impl Committer {
         }
     }
 
-    fn transaction<T>(&mut self, work: impl FnOnce(&mut Writer) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    /// `commands`: how many there are in it.
+    fn transaction<T>(
+        &mut self,
+        commands: usize,
+        work: impl FnOnce(&mut Writer) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
         if self.stale {
             self.rows.reload()?;
             self.stale = false;
         }
-        let done = self.attempt(work);
+        let done = self.attempt(commands, work);
         if done.is_err() {
             self.roll_back();
         }
@@ -264,9 +267,14 @@ impl Committer {
         self.stale = self.rows.reload().is_err();
     }
 
-    fn attempt<T>(&mut self, work: impl FnOnce(&mut Writer) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    fn attempt<T>(
+        &mut self,
+        commands: usize,
+        work: impl FnOnce(&mut Writer) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
         self.rows.db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         let done = work(&mut self.rows)?;
+        self.rows.file_slice(commands)?;
         self.rows.db.prepare_cached("COMMIT")?.execute([])?;
         Ok(done)
     }

@@ -150,6 +150,10 @@ macro_rules! sql_part {
 }
 pub(crate) use {sql, sql_part};
 
+/// Up to where rows are filed. What an index says beyond that is half a sweep, and not asked.
+const FILED_NOTIFICATION: &str = "(SELECT value FROM meta WHERE key = 'filed_notification')";
+const FILED_MATCH: &str = "(SELECT value FROM meta WHERE key = 'filed_match')";
+
 /// A question about one user's (?1) notifications: `columns` of `n`, and of what is joined to it, where `more` holds. Two
 /// halves, the filed rows and those behind the mark; all ids of the first are below all of the second. In the first an
 /// id is the index's: then SQLite takes rows in its order, and no more of them than it needs.
@@ -157,16 +161,17 @@ pub(super) fn of_user(columns: &str, joined: &str, more: &str) -> String {
     let filed = |part: &str| part.replace("n.id", "inbox.notification");
     format!(
         "SELECT {} FROM inbox JOIN notification n ON n.id = inbox.notification {joined}
-         WHERE inbox.user = ?1 {}
+         WHERE inbox.user = ?1 AND inbox.notification <= {FILED_NOTIFICATION} {}
          UNION ALL SELECT {columns} FROM notification n {joined}
-         WHERE n.id > (SELECT value FROM meta WHERE key = 'filed_notification') AND n.user = ?1 {more}",
+         WHERE n.id > {FILED_NOTIFICATION} AND n.user = ?1 {more}",
         filed(columns),
         filed(more)
     )
 }
 
 /// How many notifications a user (?1) has: without a look at what is filed.
-pub(super) const COUNT_OF_USER: &str = "SELECT (SELECT count(*) FROM inbox WHERE user = ?1)
+pub(super) const COUNT_OF_USER: &str = "SELECT (SELECT count(*) FROM inbox WHERE user = ?1 AND notification <=
+      (SELECT value FROM meta WHERE key = 'filed_notification'))
     + (SELECT count(*) FROM notification
        WHERE id > (SELECT value FROM meta WHERE key = 'filed_notification') AND user = ?1)";
 
@@ -179,9 +184,9 @@ pub(super) fn of_matches(
     more: &str,
 ) -> String {
     format!(
-        "SELECT {columns} FROM {index} JOIN matches m ON m.id = {index}.match {joined} WHERE {filed} {more}
+        "SELECT {columns} FROM {index} JOIN matches m ON m.id = {index}.match {joined} WHERE {filed} AND {index}.match <= {FILED_MATCH} {more}
          UNION ALL SELECT {columns} FROM matches m {joined}
-         WHERE m.id > (SELECT value FROM meta WHERE key = 'filed_match') AND {unfiled} {more}"
+         WHERE m.id > {FILED_MATCH} AND {unfiled} {more}"
     )
 }
 

@@ -97,7 +97,9 @@ impl Writer {
     pub(super) fn delete_user(&mut self, id: UserId) -> Applied {
         self.known.users.remove(&id);
         self.fresh.clear();
-        self.file_rows()?;
+        while self.has_unfiled() {
+            self.file_entries(usize::MAX)?;
+        }
         let known: bool = self
             .db
             .prepare_cached(

@@ -1,88 +1,149 @@
 //! Owns the indexes that trail behind: whose notification, whose match, which pair. A commit that everybody waits for
-//! only appends; what would touch a page at random for each row is done later, for thousands of rows in their order.
-//! Never changes a row that anybody sees. Enter at [`Writer::file`].
+//! only appends; what would touch a page at random for each row is done later, for thousands of rows in their order, a
+//! slice with each commit. Never changes a row that anybody sees. Enter at [`Writer::file_slice`] and [`Writer::file`].
 
 use super::Writer;
 use crate::matching::{Match, MatchId, PropertyId, UserId};
+use crate::notification::{Notification, NotificationId};
 use rusqlite::{OptionalExtension, params};
 use std::collections::HashMap;
 
-/// Rows that wait to be filed at most, but for one batch: what a question has to look through beside the indexes.
-const UNFILED_MAX: i64 = 2_000;
+/// Rows of a kind that wait before a sweep begins: what a question has to look through beside the indexes.
+const UNFILED_MAX: usize = 2_000;
+/// Entries that one commit takes along at least: a fraction of a millisecond.
+const SLICE_MIN: usize = 64;
 
-/// Up to where rows are filed, and the matches behind it, which no index finds yet.
+/// Up to where rows are filed, and what lies behind that.
 #[derive(Default)]
 pub(super) struct Filed {
+    marks: Marks,
+    notifications: Vec<(UserId, NotificationId)>,
+    pairs: HashMap<(PropertyId, UserId), MatchId>,
+    sweep: Option<Sweep>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Marks {
     notification: i64,
     one_match: i64,
-    pairs: HashMap<(PropertyId, UserId), MatchId>,
+}
+
+/// What is being filed: in the order of the index, the next one last. The marks move once all is done; until then
+/// questions look at these rows, not at what the indexes say of them.
+struct Sweep {
+    upto: Marks,
+    inbox: Vec<NotificationId>,
+    pair: Vec<MatchId>,
+    suit: Vec<MatchId>,
 }
 
 impl Filed {
-    pub(super) fn note(&mut self, m: &Match) {
+    pub(super) fn note_match(&mut self, m: &Match) {
         self.pairs.insert((m.property, m.tenant), m.id);
+    }
+
+    pub(super) fn note(&mut self, n: &Notification) {
+        self.notifications.push((n.user, n.id));
+    }
+
+    fn sweep(&mut self, upto: Marks) -> Sweep {
+        let mut inbox = std::mem::take(&mut self.notifications);
+        inbox.sort_unstable_by(|a, b| b.cmp(a));
+        let unfiled = self.pairs.iter().filter(|(_, id)| id.0 > self.marks.one_match);
+        let mut pair: Vec<_> = unfiled.map(|((property, tenant), id)| (*property, *tenant, *id)).collect();
+        let mut suit: Vec<_> = pair.iter().map(|(_, tenant, id)| (*tenant, *id)).collect();
+        pair.sort_unstable_by(|a, b| b.cmp(a));
+        suit.sort_unstable_by(|a, b| b.cmp(a));
+        Sweep {
+            upto,
+            inbox: inbox.into_iter().map(|(_, id)| id).collect(),
+            pair: pair.into_iter().map(|(.., id)| id).collect(),
+            suit: suit.into_iter().map(|(_, id)| id).collect(),
+        }
     }
 }
 
 impl Writer {
+    /// Takes what is in memory from the rows again, as after a start.
     pub(super) fn reload_filed(&mut self) -> rusqlite::Result<()> {
         let mark =
             |key: &str| self.db.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get::<_, i64>(0));
-        let mut filed =
-            Filed { notification: mark("filed_notification")?, one_match: mark("filed_match")?, ..Filed::default() };
-        let mut unfiled = self.db.prepare_cached("SELECT property, tenant, id FROM matches WHERE id > ?1")?;
-        let rows = unfiled.query_map([filed.one_match], |row| {
+        let marks = Marks { notification: mark("filed_notification")?, one_match: mark("filed_match")? };
+        let mut behind = self.db.prepare_cached("SELECT user, id FROM notification WHERE id > ?1")?;
+        let rows =
+            behind.query_map([marks.notification], |row| Ok((UserId(row.get(0)?), NotificationId(row.get(1)?))))?;
+        let notifications = rows.collect::<Result<_, _>>()?;
+        let mut behind_matches = self.db.prepare_cached("SELECT property, tenant, id FROM matches WHERE id > ?1")?;
+        let rows = behind_matches.query_map([marks.one_match], |row| {
             Ok(((PropertyId(row.get(0)?), UserId(row.get(1)?)), MatchId(row.get(2)?)))
         })?;
-        filed.pairs = rows.collect::<Result<_, _>>()?;
-        drop(unfiled);
-        self.filed = filed;
+        let pairs = rows.collect::<Result<_, _>>()?;
+        drop((behind, behind_matches));
+        self.filed = Filed { marks, notifications, pairs, sweep: None };
         Ok(())
     }
 
     /// Whether anything waits to be filed.
     pub(in crate::storage) fn has_unfiled(&self) -> bool {
-        self.unfiled() > 0
+        self.is_filing() || !self.filed.notifications.is_empty() || !self.filed.pairs.is_empty()
     }
 
-    /// Whether so much waits that questions would feel it.
-    pub(in crate::storage) fn must_file(&self) -> bool {
-        self.unfiled() > UNFILED_MAX
+    pub(in crate::storage) fn is_filing(&self) -> bool {
+        self.filed.sweep.is_some()
     }
 
-    fn unfiled(&self) -> i64 {
-        (self.last.notification - self.filed.notification).max(self.last.one_match - self.filed.one_match)
+    /// Takes a slice along with the commit under way, if enough waits. After a rollback: [`Writer::reload`].
+    pub(in crate::storage) fn file_slice(&mut self, commands: usize) -> rusqlite::Result<()> {
+        let waiting = self.filed.notifications.len().max(self.filed.pairs.len());
+        if !self.is_filing() && waiting < UNFILED_MAX {
+            return Ok(());
+        }
+        // Faster than what comes in, three entries for a like.
+        self.file_entries(SLICE_MIN.max(8 * commands))
     }
 
-    /// Files what is there, in a transaction of its own. After an error nothing is filed, and it may be tried again.
+    /// Files all there is, in a transaction of its own. After an error nothing is filed, and it may be tried again.
     pub(in crate::storage) fn file(&mut self) -> rusqlite::Result<()> {
-        let step = self.db.unchecked_transaction()?;
-        self.file_rows()?;
-        step.commit()?;
-        self.reload_filed()
+        self.db.execute_batch("BEGIN IMMEDIATE")?;
+        while self.has_unfiled() {
+            self.file_entries(usize::MAX)?;
+        }
+        self.db.execute_batch("COMMIT")
     }
 
-    /// The same inside a transaction; what is in memory still counts from the old marks, which is only slower.
-    pub(super) fn file_rows(&self) -> rusqlite::Result<()> {
-        self.db
-            .prepare_cached(
-                "INSERT OR REPLACE INTO inbox SELECT user, id FROM notification WHERE id > ?1 ORDER BY user, id",
-            )?
-            .execute([self.filed.notification])?;
-        self.db
-            .prepare_cached(
-                "INSERT OR REPLACE INTO pair SELECT property, tenant, id FROM matches WHERE id > ?1
-                 ORDER BY property, tenant",
-            )?
-            .execute([self.filed.one_match])?;
-        self.db
-            .prepare_cached(
-                "INSERT OR REPLACE INTO suit SELECT tenant, id FROM matches WHERE id > ?1 ORDER BY tenant, id",
-            )?
-            .execute([self.filed.one_match])?;
+    pub(super) fn file_entries(&mut self, most: usize) -> rusqlite::Result<()> {
+        let upto = Marks { notification: self.last.notification, one_match: self.last.one_match };
+        let mut sweep = match self.filed.sweep.take() {
+            Some(sweep) => sweep,
+            None => self.filed.sweep(upto),
+        };
+        let mut left = most;
+        // A row that has gone meanwhile is not filed.
+        for (ids, insert) in [
+            (&mut sweep.pair, "INSERT OR REPLACE INTO pair SELECT property, tenant, id FROM matches WHERE id = ?1"),
+            (&mut sweep.suit, "INSERT OR REPLACE INTO suit SELECT tenant, id FROM matches WHERE id = ?1"),
+        ] {
+            let count = insert_last(&self.db, insert, ids.iter().map(|id| id.0), left)?;
+            ids.truncate(ids.len() - count);
+            left -= count;
+        }
+        let insert = "INSERT OR REPLACE INTO inbox SELECT user, id FROM notification WHERE id = ?1";
+        let count = insert_last(&self.db, insert, sweep.inbox.iter().map(|id| id.0), left)?;
+        sweep.inbox.truncate(sweep.inbox.len() - count);
+        if !(sweep.pair.is_empty() && sweep.suit.is_empty() && sweep.inbox.is_empty()) {
+            self.filed.sweep = Some(sweep);
+            return Ok(());
+        }
+        self.write_marks(sweep.upto)?;
+        self.filed.marks = sweep.upto;
+        self.filed.pairs.retain(|_, id| id.0 > sweep.upto.one_match);
+        Ok(())
+    }
+
+    fn write_marks(&self, upto: Marks) -> rusqlite::Result<()> {
         let mut mark = self.db.prepare_cached("UPDATE meta SET value = ?2 WHERE key = ?1")?;
-        mark.execute(params!["filed_notification", self.last.notification])?;
-        mark.execute(params!["filed_match", self.last.one_match])?;
+        mark.execute(params!["filed_notification", upto.notification])?;
+        mark.execute(params!["filed_match", upto.one_match])?;
         Ok(())
     }
 
@@ -114,4 +175,19 @@ impl Writer {
         };
         id.map_or(Ok(None), |id| self.match_by_id(id))
     }
+}
+
+/// Runs `insert` for the last `most` of these ids, the last one first; how many that were.
+fn insert_last(
+    db: &rusqlite::Connection,
+    insert: &str,
+    ids: impl DoubleEndedIterator<Item = i64>,
+    most: usize,
+) -> rusqlite::Result<usize> {
+    let (mut insert, mut count) = (db.prepare_cached(insert)?, 0);
+    for id in ids.rev().take(most) {
+        insert.execute([id])?;
+        count += 1;
+    }
+    Ok(count)
 }

@@ -151,7 +151,7 @@ impl Writer {
         let metadata = metadata.to_owned();
         let made =
             Match { id, property, tenant, score, status, metadata, created_ms: self.at_ms, updated_ms: self.at_ms };
-        self.filed.note(&made);
+        self.filed.note_match(&made);
         Ok(made)
     }
 

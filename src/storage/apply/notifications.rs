@@ -83,6 +83,7 @@ impl Writer {
         let (delivered_ms, read_ms) = (None, None);
         let made = Notification { id, uuid, user, channel, content, created_ms, delivered_ms, read_ms };
         self.fresh.note(&made);
+        self.filed.note(&made);
         self.changes.push(Change::Created(made));
         Ok(())
     }

@@ -674,6 +674,7 @@ proptest! {
             prompt.writer.file().unwrap();
             match then {
                 0 => late.writer.file().unwrap(),
+                3 | 4 => late.writer.file_entries(then.into()).unwrap(), // a sweep that stops halfway
                 1 => late.writer.reload().unwrap(),
                 2 => prop_assert_eq!(everything(&prompt.writer.db), everything(&late.writer.db), "after {:?}", command),
                 _ => {}
