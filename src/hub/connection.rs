@@ -20,13 +20,10 @@ pub(super) const NOBODY: u32 = u32::MAX;
 
 /// One connection. An idle socket is this and nothing else: each byte here is one for every socket.
 pub(super) struct Connection {
-    pub generation: u32,
     /// Where the peer's address is kept: see `Addresses`.
     pub address: u32,
     /// Monotonic seconds.
     pub opened_s: u32,
-    /// Whether it stands in this turn's list of those to flush.
-    pub in_flush: bool,
     /// Monotonic milliseconds under which it stands among the deadlines; it may be due later.
     pub filed_ms: u64,
     pub state: State,
@@ -221,6 +218,8 @@ pub(super) struct Cold {
     pub session: Session,
     pub message: Vec<u8>,
     pub outbound: Outbound,
+    /// It stands in this turn's list of those to flush.
+    pub in_flush: bool,
     /// Rows sent here that nobody has acknowledged.
     pub unacknowledged: VecDeque<NotificationId>,
     pub replay: Option<Replay>,
@@ -246,6 +245,7 @@ impl Cold {
             && self.session == Session::default()
             && self.message.is_empty()
             && self.outbound.is_empty()
+            && !self.in_flush
             && self.unacknowledged.is_empty()
             && self.replay.is_none()
     }

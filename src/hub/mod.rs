@@ -121,6 +121,8 @@ pub enum Seen {
 
 struct Entry<S> {
     connection: Connection,
+    /// Tells it from those that had this place before.
+    generation: u32,
     socket: S,
 }
 
@@ -225,7 +227,7 @@ impl<S> Hub<S> {
         // A deadline may lie nearer now than the one that is filed.
         let open = |(key, entry): (usize, &Entry<S>)| match &entry.connection.state {
             State::Feed(feed) if feed.phase != Phase::Loading => {
-                Some(Ticket { key: key as u32, generation: entry.connection.generation })
+                Some(Ticket { key: key as u32, generation: entry.generation })
             }
             _ => None,
         };
@@ -260,15 +262,13 @@ impl<S> Hub<S> {
         let stage = Stage::Idle;
         let http = Http { reader, stage, until_ms, door, opened_us, crowded, admitted: None, waiting: None };
         let connection = Connection {
-            generation,
             address,
             opened_s: seconds(now),
-            in_flush: false,
             filed_ms: NEVER,
             state: State::Http(Box::new(http)),
             cold: None,
         };
-        let key = self.table.insert(Entry { connection, socket });
+        let key = self.table.insert(Entry { connection, generation, socket });
         let ticket = Ticket { key: key as u32, generation };
         self.schedule(now, ticket);
         if full {
@@ -391,8 +391,8 @@ impl<S> Hub<S> {
     /// What is queued for a socket, and the socket, for the flush phase.
     pub fn outbound(&mut self, ticket: Ticket) -> Option<(&mut S, &mut Outbound)> {
         let entry = self.entry(ticket)?;
-        entry.connection.in_flush = false;
         let cold = entry.connection.cold.as_mut()?;
+        cold.in_flush = false;
         Some((&mut entry.socket, &mut cold.outbound))
     }
 
@@ -400,7 +400,7 @@ impl<S> Hub<S> {
     #[must_use]
     pub fn queued_of(&self, ticket: Ticket) -> Option<usize> {
         let entry = self.table.get(ticket.key as usize)?;
-        (entry.connection.generation == ticket.generation).then(|| entry.connection.queued())
+        (entry.generation == ticket.generation).then(|| entry.connection.queued())
     }
 
     /// After a flush: what follows from all, or not all, being on its way.
@@ -452,7 +452,7 @@ impl<S> Hub<S> {
                 continue;
             }
             connection.filed_ms = NEVER;
-            let ticket = Ticket { key, generation: connection.generation };
+            let ticket = Ticket { key, generation: entry.generation };
             if connection.due_ms(now) <= now_ms {
                 self.expired(now, ticket);
             }
@@ -580,7 +580,7 @@ impl<S> Hub<S> {
     }
 
     fn entry(&mut self, ticket: Ticket) -> Option<&mut Entry<S>> {
-        self.table.get_mut(ticket.key as usize).filter(|entry| entry.connection.generation == ticket.generation)
+        self.table.get_mut(ticket.key as usize).filter(|entry| entry.generation == ticket.generation)
     }
 
     fn connection(&mut self, ticket: Ticket) -> Option<&mut Connection> {
@@ -593,9 +593,8 @@ impl<S> Hub<S> {
 
     fn flush_later(&mut self, ticket: Ticket) {
         if let Some(connection) = self.connection(ticket)
-            && !connection.in_flush
+            && !std::mem::replace(&mut connection.cold().in_flush, true)
         {
-            connection.in_flush = true;
             self.effects.flush.push(ticket);
         }
     }
