@@ -1,6 +1,7 @@
 //! Owns what one connection is between two events: its state, its deadline, and the boxed part that most have not.
 //! Never looks at another connection. Enter at [`Connection`].
 
+use super::deadlines::Filed;
 use super::outbound::Outbound;
 use super::rates::Arrival;
 use crate::api::routes::{Door, Route};
@@ -20,15 +21,18 @@ pub(super) const NOBODY: u32 = u32::MAX;
 
 /// One connection. An idle socket is this and nothing else: each byte here is one for every socket.
 pub(super) struct Connection {
+    pub generation: u32,
     /// Where the peer's address is kept: see `Addresses`.
     pub address: u32,
     /// Monotonic seconds.
     pub opened_s: u32,
-    /// Monotonic milliseconds under which it stands among the deadlines; it may be due later.
-    pub filed_ms: u64,
+    /// Under what it stands among the deadlines; it may be due later.
+    pub filed: Filed,
     pub state: State,
     pub cold: Option<Box<Cold>>,
 }
+
+const _: () = assert!(size_of::<Connection>() <= 88);
 
 pub(super) enum State {
     Http(Box<Http>),

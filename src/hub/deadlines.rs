@@ -42,3 +42,38 @@ impl Deadlines {
         Some((entry >> KEY_BITS, (entry & (PLACES_MAX as u64 - 1)) as u32))
     }
 }
+
+/// A filed deadline as its connection remembers it: the lower half of the milliseconds, for none lies weeks ahead.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Filed(u32);
+
+impl Filed {
+    /// Stands nowhere.
+    pub(super) const NEVER: Self = Self(u32::MAX);
+
+    pub(super) fn at(ms: u64) -> Self {
+        Self((ms as u32).min(u32::MAX - 1))
+    }
+
+    pub(super) fn is_after(self, ms: u64) -> bool {
+        self == Self::NEVER || Self::at(ms).0.wrapping_sub(self.0).cast_signed() < 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filed_deadlines_keep_their_order_where_the_half_of_the_milliseconds_ends() {
+        let end = u64::from(u32::MAX);
+        for base in [0, 5, end - 1, end, end + 1, 3 * end] {
+            for ahead in [2, 25_000, 1 << 30] {
+                assert!(Filed::at(base + ahead).is_after(base), "{base} {ahead}");
+                assert!(!Filed::at(base).is_after(base + ahead), "{base} {ahead}");
+                assert!(Filed::at(base) != Filed::at(base + ahead));
+                assert!(Filed::at(base) != Filed::NEVER && Filed::NEVER.is_after(base));
+            }
+        }
+    }
+}

@@ -51,7 +51,7 @@ impl<S> Hub<S> {
         self.effects.events.push(Event::Draining { open: self.table.len() });
         let (mut first, mut owing, mut late) = (VecDeque::new(), Vec::new(), HashSet::new());
         for (key, entry) in &self.table {
-            let ticket = Ticket { key: key as u32, generation: entry.generation };
+            let ticket = Ticket { key: key as u32, generation: entry.connection.generation };
             match &entry.connection.state {
                 State::Feed(_) | State::Echo if self.owes(ticket) => owing.push(ticket),
                 State::Feed(_) | State::Echo => first.push_back(ticket),
@@ -129,7 +129,7 @@ impl<S> Hub<S> {
     fn owes(&self, ticket: Ticket) -> bool {
         self.table
             .get(ticket.key as usize)
-            .filter(|entry| entry.generation == ticket.generation)
+            .filter(|entry| entry.connection.generation == ticket.generation)
             .and_then(|entry| entry.connection.cold.as_ref())
             .is_some_and(|cold| !cold.unacknowledged.is_empty())
     }

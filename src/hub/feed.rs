@@ -402,9 +402,9 @@ impl<S> Hub<S> {
     /// A user's sockets, the newest first.
     pub(super) fn tickets_of(&self, user: UserId) -> impl Iterator<Item = Ticket> {
         let place = |key: u32| {
-            let entry = self.table.get(key as usize)?;
-            match &entry.connection.state {
-                State::Feed(feed) => Some((Ticket { key, generation: entry.generation }, feed.next)),
+            let connection = &self.table.get(key as usize)?.connection;
+            match &connection.state {
+                State::Feed(feed) => Some((Ticket { key, generation: connection.generation }, feed.next)),
                 _ => None,
             }
         };

@@ -38,7 +38,7 @@ use crate::storage::job::{Ask, Census, Errand, Job, Ticket};
 use crate::websocket::Session;
 use addresses::Addresses;
 use connection::{Connection, Feed, Http, NEVER, Phase, State};
-use deadlines::{Deadlines, PLACES_MAX};
+use deadlines::{Deadlines, Filed, PLACES_MAX};
 use drain::Drain;
 use event::{Cause, Event, Limit, Sent};
 use oldest::OldestWaiting;
@@ -121,8 +121,6 @@ pub enum Seen {
 
 struct Entry<S> {
     connection: Connection,
-    /// Tells it from those that had this place before.
-    generation: u32,
     socket: S,
 }
 
@@ -227,7 +225,7 @@ impl<S> Hub<S> {
         // A deadline may lie nearer now than the one that is filed.
         let open = |(key, entry): (usize, &Entry<S>)| match &entry.connection.state {
             State::Feed(feed) if feed.phase != Phase::Loading => {
-                Some(Ticket { key: key as u32, generation: entry.generation })
+                Some(Ticket { key: key as u32, generation: entry.connection.generation })
             }
             _ => None,
         };
@@ -262,13 +260,14 @@ impl<S> Hub<S> {
         let stage = Stage::Idle;
         let http = Http { reader, stage, until_ms, door, opened_us, crowded, admitted: None, waiting: None };
         let connection = Connection {
+            generation,
             address,
             opened_s: seconds(now),
-            filed_ms: NEVER,
+            filed: Filed::NEVER,
             state: State::Http(Box::new(http)),
             cold: None,
         };
-        let key = self.table.insert(Entry { connection, generation, socket });
+        let key = self.table.insert(Entry { connection, socket });
         let ticket = Ticket { key: key as u32, generation };
         self.schedule(now, ticket);
         if full {
@@ -400,7 +399,7 @@ impl<S> Hub<S> {
     #[must_use]
     pub fn queued_of(&self, ticket: Ticket) -> Option<usize> {
         let entry = self.table.get(ticket.key as usize)?;
-        (entry.generation == ticket.generation).then(|| entry.connection.queued())
+        (entry.connection.generation == ticket.generation).then(|| entry.connection.queued())
     }
 
     /// After a flush: what follows from all, or not all, being on its way.
@@ -448,11 +447,11 @@ impl<S> Hub<S> {
         while let Some((at_ms, key)) = self.deadlines.due(now_ms) {
             let Some(entry) = self.table.get_mut(key as usize) else { continue };
             let connection = &mut entry.connection;
-            if connection.filed_ms != at_ms {
+            if connection.filed != Filed::at(at_ms) {
                 continue;
             }
-            connection.filed_ms = NEVER;
-            let ticket = Ticket { key, generation: entry.generation };
+            connection.filed = Filed::NEVER;
+            let ticket = Ticket { key, generation: connection.generation };
             if connection.due_ms(now) <= now_ms {
                 self.expired(now, ticket);
             }
@@ -580,7 +579,7 @@ impl<S> Hub<S> {
     }
 
     fn entry(&mut self, ticket: Ticket) -> Option<&mut Entry<S>> {
-        self.table.get_mut(ticket.key as usize).filter(|entry| entry.generation == ticket.generation)
+        self.table.get_mut(ticket.key as usize).filter(|entry| entry.connection.generation == ticket.generation)
     }
 
     fn connection(&mut self, ticket: Ticket) -> Option<&mut Connection> {
@@ -606,8 +605,8 @@ impl<S> Hub<S> {
             NEVER => return,
             due_ms => due_ms.min(now.monotonic_ms() + LOOK_EVERY_MS),
         };
-        if due_ms < connection.filed_ms {
-            connection.filed_ms = due_ms;
+        if connection.filed.is_after(due_ms) {
+            connection.filed = Filed::at(due_ms);
             self.deadlines.file(due_ms, ticket.key);
         }
     }

@@ -19,6 +19,9 @@ pub(super) struct Socket {
     pub in_ready: bool,
 }
 
+#[cfg(not(debug_assertions))] // mio remembers its selector there
+const _: () = assert!(size_of::<Socket>() <= 8);
+
 pub(super) enum Got {
     Bytes(usize),
     Nothing,

@@ -35,7 +35,7 @@ impl World {
         let Some(entry) = hub.table.get(socket.ticket.key as usize) else { return };
         let connection = &entry.connection;
         let State::Feed(feed) = &connection.state else { return };
-        if entry.generation != socket.ticket.generation || feed.phase != Phase::Live || connection.queued() > 0 {
+        if connection.generation != socket.ticket.generation || feed.phase != Phase::Live || connection.queued() > 0 {
             return;
         }
         let mark = socket.mark.unwrap().0;
