@@ -5,6 +5,7 @@ use super::Refusal::{self, BodyTooLarge, HeadTooLarge, Malformed, NotSkippable, 
 use super::chunked::{Chunks, Framing, Part, is_text};
 use super::request::without_blank_lines;
 use super::{Head, Request};
+use memchr::memchr2;
 
 /// Bytes of empty lines before a request: some old clients send one after a body (RFC 9112 2.2).
 const BLANK_MAX: usize = 8;
@@ -258,16 +259,17 @@ fn judging(head: &[u8], limits: &Limits) -> Result<State, Refusal> {
         return Err(TargetTooLong);
     }
     let parsed = Head::parse(head)?;
-    let request = Request::of(&parsed, head, &[]);
-    let has_body = parsed.body != BodyLength::None;
-    let expects_continue = request.http11 && has_body && request.has_token("expect", "100-continue");
+    let asks = |request: Request<'_>| request.http11 && request.has_token("expect", "100-continue");
+    let expects_continue = parsed.body != BodyLength::None && asks(Request::of(&parsed, head, &[]));
     Ok(State::Judging { head: parsed, expects_continue })
 }
 
 /// Bytes of the second word, as far as it came.
 fn target_len(head: &[u8]) -> usize {
-    let line = without_blank_lines(head).split(|&b| b == b'\r').next().unwrap_or_default();
-    line.split(|&b| b == b' ').nth(1).map_or(0, <[u8]>::len)
+    let head = without_blank_lines(head);
+    let method = memchr2(b' ', b'\r', head).filter(|&end| head.get(end) == Some(&b' '));
+    let target = method.and_then(|end| head.get(end + 1..)).unwrap_or_default();
+    memchr2(b' ', b'\r', target).unwrap_or(target.len())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 use super::Refusal::{self, HeadTooLarge, Malformed, VersionNotSupported};
 use super::target::{Target, is_host};
 use super::{BodyLength, Terms};
+use memchr::{memchr, memchr_iter, memchr2};
 
 /// Header lines of one request.
 pub const HEADERS_MAX: usize = 64;
@@ -142,7 +143,7 @@ impl Head {
         let http11 = parsed.version == Some(1);
         let said = Essentials::of(parsed.headers, http11)?;
         let host = authority.unwrap_or(said.host); // RFC 9112 3.2.2
-        let line_end = head.iter().position(|&b| b == b'\n').map_or(head.len(), |i| i + 1);
+        let line_end = memchr(b'\n', head).map_or(head.len(), |i| i + 1);
         Ok(Self {
             len: whole.len(),
             body: said.body,
@@ -176,7 +177,7 @@ impl<'a> Request<'a> {
     /// The values of all lines with this name (in any case), white space trimmed, as bytes.
     pub(super) fn values<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
         let (lines, mut start) = (self.lines, 0);
-        memchr::memchr_iter(b'\n', lines).filter_map(move |end| {
+        memchr_iter(b'\n', lines).filter_map(move |end| {
             let line = lines.get(std::mem::replace(&mut start, end + 1)..end)?;
             let (given, rest) = line.split_at_checked(name.len())?;
             let value = rest.strip_prefix(b":")?;
@@ -233,10 +234,7 @@ impl<'a> Request<'a> {
     #[must_use]
     pub fn query(&self, name: &str) -> Option<Cow<'a, str>> {
         // Compared first, decoded then: most are not the one that is looked for.
-        self.query.split('&').filter(|pair| !pair.is_empty()).find_map(|pair| {
-            let (given, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (given == name || decode(given) == name).then(|| decode(value))
-        })
+        raw_pairs(self.query).find_map(|(given, value)| (given == name || decode(given) == name).then(|| decode(value)))
     }
 
     /// What an answer has to heed, kept while it is being made.
@@ -249,10 +247,32 @@ impl<'a> Request<'a> {
 /// Names and values, decoded as browsers encode forms (`+` is a space). Nothing is refused: a `%` without two hex
 /// digits stays, bytes that are no UTF-8 become U+FFFD. Allocates only where there is an escape.
 pub fn form_pairs(text: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
-    text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decode(name), decode(value))
+    raw_pairs(text).map(|(name, value)| (decode(name), decode(value)))
+}
+
+fn raw_pairs(mut rest: &str) -> impl Iterator<Item = (&str, &str)> {
+    std::iter::from_fn(move || {
+        loop {
+            let pair = match cut(rest, b'&') {
+                Some((pair, after)) => {
+                    rest = after;
+                    pair
+                }
+                None => std::mem::take(&mut rest),
+            };
+            match pair {
+                "" if rest.is_empty() => return None,
+                "" => {}
+                pair => return Some(cut(pair, b'=').unwrap_or((pair, ""))),
+            }
+        }
     })
+}
+
+/// What stands before and after the first such byte, an ASCII one. A token is long, and memchr is fast.
+fn cut(text: &str, at: u8) -> Option<(&str, &str)> {
+    let end = memchr(at, text.as_bytes())?;
+    Some((text.get(..end)?, text.get(end + 1..)?))
 }
 
 /// What the header fields say about connection and body, gathered in one pass.
@@ -345,7 +365,7 @@ fn names_other_version(head: &[u8]) -> bool {
 }
 
 fn decode(text: &str) -> Cow<'_, str> {
-    if !text.contains(['%', '+']) {
+    if memchr2(b'%', b'+', text.as_bytes()).is_none() {
         return Cow::Borrowed(text);
     }
     let mut bytes = Vec::with_capacity(text.len());
