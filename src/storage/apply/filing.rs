@@ -119,16 +119,14 @@ impl Writer {
         };
         let mut left = most;
         // A row that has gone meanwhile is not filed.
-        for (ids, insert) in [
-            (&mut sweep.pair, "INSERT OR REPLACE INTO pair SELECT property, tenant, id FROM matches WHERE id = ?1"),
-            (&mut sweep.suit, "INSERT OR REPLACE INTO suit SELECT tenant, id FROM matches WHERE id = ?1"),
-        ] {
-            let count = insert_last(&self.db, insert, ids.iter().map(|id| id.0), left)?;
+        let columns = [("pair", "property, tenant, id", "matches"), ("suit", "tenant, id", "matches")];
+        for (ids, (index, columns, table)) in [&mut sweep.pair, &mut sweep.suit].into_iter().zip(columns) {
+            let count = insert_last(&self.db, &insert(index, columns, table), ids.iter().map(|id| id.0), left)?;
             ids.truncate(ids.len() - count);
             left -= count;
         }
-        let insert = "INSERT OR REPLACE INTO inbox SELECT user, id FROM notification WHERE id = ?1";
-        let count = insert_last(&self.db, insert, sweep.inbox.iter().map(|id| id.0), left)?;
+        let insert = insert("inbox", "user, id", "notification");
+        let count = insert_last(&self.db, &insert, sweep.inbox.iter().map(|id| id.0), left)?;
         sweep.inbox.truncate(sweep.inbox.len() - count);
         if !(sweep.pair.is_empty() && sweep.suit.is_empty() && sweep.inbox.is_empty()) {
             self.filed.sweep = Some(sweep);
@@ -177,7 +175,16 @@ impl Writer {
     }
 }
 
-/// Runs `insert` for the last `most` of these ids, the last one first; how many that were.
+/// Entries that one statement files: by itself a statement costs more than an entry.
+const BATCH: usize = 32;
+
+/// Files those of the named rows that are still there. What is in the place of a pair is of a match that has gone.
+fn insert(index: &str, columns: &str, table: &str) -> String {
+    let named = (1..=BATCH).map(|n| format!("?{n}")).collect::<Vec<_>>().join(",");
+    format!("INSERT OR REPLACE INTO {index} SELECT {columns} FROM {table} WHERE id IN ({named})")
+}
+
+/// Runs `insert` for the last `most` of these ids, the last ones first; how many that were.
 fn insert_last(
     db: &rusqlite::Connection,
     insert: &str,
@@ -185,9 +192,12 @@ fn insert_last(
     most: usize,
 ) -> rusqlite::Result<usize> {
     let (mut insert, mut count) = (db.prepare_cached(insert)?, 0);
-    for id in ids.rev().take(most) {
-        insert.execute([id])?;
-        count += 1;
+    let mut ids = ids.rev().take(most).peekable();
+    while ids.peek().is_some() {
+        // NULL is in no row.
+        let batch: [Option<i64>; BATCH] = std::array::from_fn(|_| ids.next());
+        count += batch.iter().flatten().count();
+        insert.execute(batch)?;
     }
     Ok(count)
 }
