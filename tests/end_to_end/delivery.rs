@@ -161,12 +161,14 @@ fn likes_that_race_connects_come_exactly_once() {
 }
 
 /// Rounds of `kill -9` under load; what a client was told is done must be there, once, and nobody else's.
+/// `KILL_ROUNDS=200 cargo test nothing_acknowledged` for more of them.
 #[test]
 fn nothing_acknowledged_is_lost_in_a_kill() {
+    let rounds = std::env::var("KILL_ROUNDS").map_or(50, |text| text.parse().unwrap());
     let mut server = Server::start();
     server.put_world();
     let mut told: HashMap<i64, HashSet<String>> = HashMap::from([(1, HashSet::new()), (3, HashSet::new())]);
-    for round in 0..50 {
+    for round in 0..rounds {
         let done = std::thread::scope(|scope| {
             let posters: Vec<_> = [1_i64, 3]
                 .into_iter()
@@ -188,7 +190,7 @@ fn nothing_acknowledged_is_lost_in_a_kill() {
                 })
                 .collect();
             // The kill falls wherever the posters are after a number of answers that differs from round to round.
-            for _ in 0..=round % 7 {
+            for _ in 0..=round * 7 % 50 {
                 server.try_call("GET", "/health/live", None, None);
             }
             server.signal("-KILL");
@@ -200,6 +202,9 @@ fn nothing_acknowledged_is_lost_in_a_kill() {
             told.get_mut(&to).unwrap().insert(text);
         }
     }
+    let confirmed: usize = told.values().map(HashSet::len).sum();
+    println!("{confirmed} were confirmed in {rounds} rounds");
+    assert!(confirmed > rounds, "only {confirmed} were confirmed in {rounds} rounds");
     for (to, told) in &told {
         let mut stored = HashMap::new();
         let mut next = Some("/api/notifications/?page_size=100".to_owned());
