@@ -188,12 +188,13 @@ fn writable(path: &Path) -> Result<(), OpenError> {
 #[must_use]
 pub fn explain(path: &Path, e: &rusqlite::Error) -> OpenError {
     use rusqlite::ErrorCode::{
-        DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase, OutOfMemory, SystemIoFailure,
+        DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, FileLockingProtocolFailed, NotADatabase, OutOfMemory,
+        SystemIoFailure,
     };
     let (path, what) = (path.display().to_string(), e.to_string());
     match e.sqlite_error_code() {
         Some(DatabaseCorrupt | NotADatabase) => OpenError::Damaged { path, what },
-        Some(DiskFull | SystemIoFailure | DatabaseBusy | DatabaseLocked | OutOfMemory) => {
+        Some(DiskFull | SystemIoFailure | DatabaseBusy | DatabaseLocked | FileLockingProtocolFailed | OutOfMemory) => {
             OpenError::Failed { path, what }
         }
         _ => OpenError::Environment { path, what },

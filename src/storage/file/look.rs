@@ -15,6 +15,8 @@ use std::path::Path;
 
 /// Bytes at the beginning of a database that tell what it is: <https://sqlite.org/fileformat2.html#the_database_header>.
 const HEADER_BYTES: usize = 100;
+/// Bytes at the beginning of a log; behind them come its frames, if there are any.
+const LOG_HEADER_BYTES: u64 = 32;
 const MAGIC: &[u8] = b"SQLite format 3\0";
 
 /// What `habittod check` finds.
@@ -80,10 +82,13 @@ pub(super) fn look(path: &Path) -> Result<Option<Connection>, OpenError> {
         Err(e) if e.kind() == ErrorKind::NotFound => 0,
         Err(e) => return Err(trouble(path, &e)),
     };
-    let wal = beside(path, "-wal").metadata().is_ok_and(|meta| meta.len() > 0);
+    let log_len = beside(path, "-wal").metadata().map_or(0, |meta| meta.len());
     if len == 0 {
-        return nothing(path, wal).map(|()| None);
+        return nothing(path, log_len > 0).map(|()| None);
     }
+    // A log without frames, as a crash in the first commit leaves it, says nothing. SQLite would compare it with an index
+    // that it may not write, and give up.
+    let wal = log_len > LOG_HEADER_BYTES;
     header(path, len, wal)?;
     let db = match wal {
         true => beside_a_log(path),

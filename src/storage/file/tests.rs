@@ -232,6 +232,29 @@ fn after_a_crash_the_log_is_read_but_not_touched() {
     }
 }
 
+/// Killed between the header of a log and its first frame.
+#[test]
+fn a_log_without_frames_is_none() {
+    let ((folder, path), (_other, torn)) = (folder(), crashed(true));
+    made(&path);
+    let header = fs::read(beside(&torn, "-wal")).unwrap()[..32].to_vec();
+    let reader = connect_to_read(&path).unwrap();
+    reader.query_row("SELECT count(*) FROM user", [], |row| row.get::<_, i64>(0)).unwrap();
+    let index = fs::read(beside(&path, "-shm")).unwrap();
+    drop(reader);
+    for with_index in [true, false] {
+        fs::write(beside(&path, "-wal"), &header).unwrap();
+        if with_index {
+            fs::write(beside(&path, "-shm"), &index).unwrap();
+        }
+        let before = all_of(&folder);
+        assert_eq!(inspect(&path).unwrap(), Inspection::Whole(FILLED), "with its index: {with_index}");
+        assert_eq!(all_of(&folder), before);
+        DatabaseFile::claim(&path).unwrap().connect().unwrap();
+        assert_eq!(inspect(&path).unwrap(), Inspection::Whole(FILLED), "with its index: {with_index}");
+    }
+}
+
 #[test]
 fn damage_beside_a_log_stays_as_it_is() {
     for with_index in [true, false] {
