@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod any_bytes;
 mod chaos;
 mod crowd;
 mod delivery;
@@ -19,6 +20,8 @@ mod http;
 mod logs;
 mod metrics;
 mod mobile_app;
+#[path = "../fuzz/mutation.rs"]
+mod mutation;
 mod nodes;
 mod operation;
 mod power_loss;

@@ -1,77 +1,73 @@
-//! Runs the fuzz targets for a moment: each seed of its corpus as it is, then changed, cut and put together at random,
-//! the same way every time. For longer: `tests/fuzz/README.md`.
+//! Runs the fuzz targets for a moment: each seed of its corpus as it is, then changed ones. `FUZZ_INPUTS=1000000` runs so
+//! many over all targets, `FUZZ_SEED` others. With coverage to guide it: `tests/fuzz/README.md`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a target that fails panics")]
+#![allow(clippy::print_stdout, reason = "what a long run has tried")]
 
+mod mutation;
 mod targets;
 
-use std::fs;
-use std::path::Path;
+use mutation::{Chance, changed, seeds};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
-/// Inputs of each target beside its seeds.
-const INPUTS: usize = 3_000;
+/// Inputs of all targets together, beside their seeds.
+const INPUTS: u64 = 15_000;
+/// No input takes as long; what does, hangs.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// What a process may weigh more after all inputs than after the first of each target.
+const GROWTH_MAX_KIB: u64 = 8 * 1024;
+
+/// Inputs tried so far.
+static TRIED: AtomicU64 = AtomicU64::new(0);
 
 #[test]
 fn no_bytes_break_what_holds() {
+    let (inputs, seed) = (number("FUZZ_INPUTS", INPUTS), number("FUZZ_SEED", 0xf022));
+    let (alive, ended) = channel::<()>();
+    let trying = std::thread::spawn(move || {
+        let _alive = alive;
+        try_all(inputs, seed);
+    });
+    let tried = || TRIED.load(Ordering::Relaxed);
+    let mut before = tried();
+    while ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+        assert_ne!(tried(), before, "an input hangs");
+        before = tried();
+    }
+    trying.join().unwrap();
+}
+
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |text| text.parse().unwrap())
+}
+
+fn try_all(inputs: u64, seed: u64) {
+    let each = inputs / targets::TARGETS.len() as u64;
+    let warm = each / 10;
     for (name, target) in targets::TARGETS {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(name);
-        let mut paths: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-        paths.sort();
-        let seeds: Vec<Vec<u8>> = paths.iter().map(|path| fs::read(path).unwrap()).collect();
-        assert!(!seeds.is_empty(), "{name}");
+        let (seeds, mut chance, mut warm_kib) = (seeds(name), Chance(seed), 0);
         seeds.iter().for_each(|seed| target(seed));
-        let mut chance = Chance(0xf022);
-        for n in 0..INPUTS {
+        for n in 0..each {
+            if n == warm {
+                warm_kib = memory_kib();
+            }
             let input = changed(&seeds, &mut chance);
             if std::panic::catch_unwind(|| target(&input)).is_err() {
                 panic!("{name}, input {n}: {}", input.escape_ascii());
             }
+            TRIED.fetch_add(1, Ordering::Relaxed);
         }
+        let kib = memory_kib();
+        println!("{name}: {each} inputs; {warm_kib} KiB after {warm} of them, {kib} KiB at the end");
+        assert!(kib <= warm_kib + GROWTH_MAX_KIB, "{name}: from {warm_kib} to {kib} KiB");
     }
 }
 
-fn changed(seeds: &[Vec<u8>], chance: &mut Chance) -> Vec<u8> {
-    let mut input = seeds[chance.below(seeds.len())].clone();
-    for _ in 0..=chance.below(4) {
-        let at = chance.below(input.len() + 1);
-        match chance.below(7) {
-            0 => input.truncate(at),
-            1 => input.insert(at, chance.byte()),
-            2 if at < input.len() => input[at] = chance.byte(),
-            3 if at < input.len() => input[at] ^= 1 << chance.below(8),
-            4 => {
-                let other = &seeds[chance.below(seeds.len())];
-                let from = chance.below(other.len() + 1);
-                input.splice(at.., other[from..].iter().copied());
-            }
-            5 => {
-                let end = at + chance.below(input.len() - at + 1);
-                let again = input[at..end].to_vec();
-                input.splice(at..at, again);
-            }
-            _ => {
-                let end = at + chance.below((input.len() - at).min(8) + 1);
-                input.drain(at..end);
-            }
-        }
-    }
-    input
-}
-
-/// SplitMix64: the same inputs every time.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let n = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let n = (n ^ (n >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((n ^ (n >> 31)) % limit as u64) as usize
-    }
-
-    /// Often one that means something somewhere.
-    fn byte(&mut self) -> u8 {
-        const ODD: &[u8] = b"\0\t\n\r \"#%&',-.:;=?[]{}\x7f\x80\xff09afAF";
-        if self.below(2) == 0 { ODD[self.below(ODD.len())] } else { self.below(256) as u8 }
-    }
+/// What this process weighs.
+fn memory_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
