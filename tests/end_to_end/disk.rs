@@ -33,6 +33,7 @@ enum Mode {
     FailOne = 1,
     FailFrom = 2,
     HoldSyncs = 3,
+    KillAt = 4,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +75,11 @@ impl Disk {
     /// The `at`th call from now on fails.
     pub(crate) fn fail_one(&self, at: u64, errno: Errno) {
         self.set(Mode::FailOne, self.calls() + at, errno as u32);
+    }
+
+    /// The server is killed in place of the `at`th call from now on.
+    pub(crate) fn kill_at(&self, at: u64) {
+        self.set(Mode::KillAt, self.calls() + at, 0);
     }
 
     pub(crate) fn fail(&self, errno: Errno) {

@@ -19,6 +19,7 @@ mod hostile;
 mod http;
 mod logs;
 mod metrics;
+mod migration;
 mod mobile_app;
 #[path = "../fuzz/mutation.rs"]
 mod mutation;

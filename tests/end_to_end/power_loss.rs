@@ -85,9 +85,7 @@ fn lose_power(disk: &Disk, done: &[Done], moments: [usize; 3], syncs: Syncs) -> 
         if moments.contains(&at) {
             kept.moments += 1;
             kept.with_promises += usize::from(!(promises.0.is_empty() && promises.1.is_empty()));
-            // In shared memory where there is such a thing: it is read once.
-            let shared = Path::new("/dev/shm");
-            let place = if shared.is_dir() { tempfile::tempdir_in(shared) } else { tempfile::tempdir() }.unwrap();
+            let place = in_memory();
             world.leave_behind(&mut chance, &disk.folder.path().canonicalize().unwrap(), place.path());
             kept.broken_promises += usize::from(!promises.are_kept(&place.path().join("habittod.db"), at));
         }
@@ -98,6 +96,12 @@ fn lose_power(disk: &Disk, done: &[Done], moments: [usize; 3], syncs: Syncs) -> 
         }
     }
     kept
+}
+
+/// A folder in shared memory, where there is such a thing: what is in it is read once.
+pub(crate) fn in_memory() -> tempfile::TempDir {
+    let shared = Path::new("/dev/shm");
+    if shared.is_dir() { tempfile::tempdir_in(shared) } else { tempfile::tempdir() }.unwrap()
 }
 
 fn is_log(name: &Path) -> bool {
@@ -164,7 +168,7 @@ impl Promises {
 
 /// The disk: files by number, and the names that lead to them.
 #[derive(Default)]
-struct World {
+pub(crate) struct World {
     files: Vec<Content>,
     names: BTreeMap<PathBuf, usize>,
     synced_names: BTreeMap<PathBuf, usize>,
@@ -186,7 +190,14 @@ enum Change {
 }
 
 impl World {
-    fn change(&mut self, step: &Done) {
+    /// A file that was there, and safe, before anything was written down.
+    pub(crate) fn put(&mut self, name: &Path, bytes: Vec<u8>) {
+        self.files.push(Content { synced: bytes, changes: Vec::new() });
+        self.names.insert(name.to_owned(), self.files.len() - 1);
+        self.synced_names.clone_from(&self.names);
+    }
+
+    pub(crate) fn change(&mut self, step: &Done) {
         match step {
             Done::Create(name) => {
                 self.files.push(Content::default());
@@ -225,7 +236,7 @@ impl World {
     }
 
     /// The files as the power may have left them.
-    fn leave_behind(&self, chance: &mut Chance, from: &Path, to: &Path) {
+    pub(crate) fn leave_behind(&self, chance: &mut Chance, from: &Path, to: &Path) {
         let mut names = self.synced_names.clone();
         // A file system keeps the order in which names change.
         for (name, file) in &self.renamed[..chance.below(self.renamed.len() + 1)] {
@@ -288,7 +299,7 @@ fn tear(bytes: &mut Vec<u8>, change: &Change, chance: &mut Chance) {
 }
 
 /// SplitMix64: the same day, the same losses.
-struct Chance(u64);
+pub(crate) struct Chance(pub(crate) u64);
 
 impl Chance {
     fn below(&mut self, limit: usize) -> usize {

@@ -1,5 +1,5 @@
 /* Owns what lies between habittod and the disk in the tests: a library for LD_PRELOAD that writes down what is done to
- * the database's files and what is sent to sockets (DISK_RECORD), and makes calls fail or wait as a shared page says
+ * the database's files and what is sent to sockets (DISK_RECORD), and makes calls fail, wait or end it all as a shared page says
  * (DISK_CONTROL). Only files below DISK_FOLDER are touched; SQLite's -shm, which no power loss keeps, is left out.
  * Never part of the program. Enter at record(). */
 #define _GNU_SOURCE
@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -20,7 +21,7 @@
 #include <unistd.h>
 
 enum kind { CREATE = 1, WRITE, TRUNCATE, SYNC, RENAME, UNLINK, SENT };
-enum mode { NOTHING, FAIL_ONE, FAIL_FROM, HOLD_SYNCS };
+enum mode { NOTHING, FAIL_ONE, FAIL_FROM, HOLD_SYNCS, KILL_AT };
 
 /* The page that a test and its server share. */
 struct control {
@@ -81,6 +82,7 @@ static int fails(void) {
   if (!control) return 0;
   uint64_t call = __atomic_add_fetch(&control->calls, 1, __ATOMIC_SEQ_CST);
   uint32_t mode = control->mode;
+  if (mode == KILL_AT && call == control->at) kill(getpid(), SIGKILL);
   if ((mode == FAIL_ONE && call == control->at) || (mode == FAIL_FROM && call >= control->at)) {
     errno = control->error;
     return 1;
