@@ -165,6 +165,17 @@ fn likes_that_race_connects_come_exactly_once() {
 #[test]
 fn nothing_acknowledged_is_lost_in_a_kill() {
     let rounds = std::env::var("KILL_ROUNDS").map_or(50, |text| text.parse().unwrap());
+    println!("{} were confirmed in {rounds} rounds", end_under_load(rounds, &["-KILL"]));
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_in_a_stop_nor_in_one_cut_short() {
+    end_under_load(5, &["-TERM"]);
+    end_under_load(10, &["-TERM", "-TERM"]);
+}
+
+/// How much was confirmed, and is there.
+fn end_under_load(rounds: usize, signals: &[&str]) -> usize {
     let mut server = Server::start();
     server.put_world();
     let mut told: HashMap<i64, HashSet<String>> = HashMap::from([(1, HashSet::new()), (3, HashSet::new())]);
@@ -193,17 +204,17 @@ fn nothing_acknowledged_is_lost_in_a_kill() {
             for _ in 0..=round * 7 % 50 {
                 server.try_call("GET", "/health/live", None, None);
             }
-            server.signal("-KILL");
+            signals.iter().for_each(|name| server.signal(name));
             posters.into_iter().flat_map(|poster| poster.join().unwrap()).collect::<Vec<_>>()
         });
-        server.kill();
+        let ended = server.wait();
+        assert!(signals == ["-KILL"] || ended.success(), "round {round}: {ended}");
         server.restart();
         for (to, text) in done {
             told.get_mut(&to).unwrap().insert(text);
         }
     }
     let confirmed: usize = told.values().map(HashSet::len).sum();
-    println!("{confirmed} were confirmed in {rounds} rounds");
     assert!(confirmed > rounds, "only {confirmed} were confirmed in {rounds} rounds");
     for (to, told) in &told {
         let mut stored = HashMap::new();
@@ -221,4 +232,5 @@ fn nothing_acknowledged_is_lost_in_a_kill() {
             "forked or foreign"
         );
     }
+    confirmed
 }

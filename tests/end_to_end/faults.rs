@@ -1,8 +1,9 @@
 //! A disk that fails, once or for a while, or takes its time; descriptors that run out. What is promised then: 503 and
 //! nothing changed, reads and sockets go on, and all is well again without a restart.
 
+use crate::device::Device;
 use crate::disk::{Disk, Errno};
-use crate::server::{Reply, Server, service, user};
+use crate::server::{Reply, Server, command, service, service_at, user};
 use habittod::clock::Clock;
 use serde_json::{Value, json};
 use std::net::TcpStream;
@@ -136,6 +137,72 @@ fn without_descriptors_the_loop_neither_spins_nor_goes_deaf() {
     assert!(refused() <= elapsed_ms / 100 + 3, "{} in {elapsed_ms} ms", refused());
     drop(clients);
     assert_eq!(server.try_call("GET", "/health/live", None, None).unwrap().status, 200);
+}
+
+/// Ahead, two hours back, and right again: what is open stays open, what was committed later stays later, and a token is
+/// as good as the clock says.
+#[test]
+fn a_clock_that_jumps_changes_neither_order_nor_sockets() {
+    const HOUR: i64 = 3_600;
+    let disk = Disk::new();
+    let server = Server::start_on(&disk, false, &[]).unwrap();
+    server.put_world();
+    let mut device = server.connect("property", 1);
+    device.all();
+    for (ahead, text) in [(0, "uno"), (HOUR - 600, "dos"), (-2 * HOUR, "tres"), (0, "cuatro")] {
+        disk.set_clock_ahead(ahead);
+        let note = json!({"user": 1, "channel": "property", "message": text});
+        let posted = server.try_call("POST", "/api/notifications/", Some(&service_at(ahead)), Some(&note)).unwrap();
+        assert_eq!(posted.status, 201, "{text}: {}", posted.body);
+        assert_eq!(device.next().unwrap()["message"], text);
+        // Good for an hour from now, which lies two hours ahead of the clock in between.
+        let mine = server.call("GET", "/api/notifications/my/", &user(1), Value::Null).status;
+        assert_eq!(mine, if ahead < 0 { 401 } else { 200 }, "{text}");
+        assert_eq!(server.ready().status, 200, "{text}");
+    }
+    assert_eq!(device.so_far(), Vec::<Value>::new());
+    assert_eq!(messages(&server), ["cuatro", "tres", "dos", "uno"]);
+    let page = server.call("GET", "/api/notifications/", &user(1), Value::Null).body;
+    let id = page["data"]["results"][2]["notification_id"].as_str().unwrap();
+    let since = Device::connect(&server, "property", 1, &user(1), &format!("&since={id}")).unwrap().all();
+    assert_eq!(since[1..].iter().map(|m| m["message"].clone()).collect::<Vec<_>>(), ["tres", "cuatro"]);
+    // Now an hour has passed, if one believes the clock.
+    disk.set_clock_ahead(HOUR + 60);
+    assert_eq!(server.call("GET", "/api/notifications/my/", &user(1), Value::Null).status, 401);
+    let note = json!({"user": 1, "channel": "property", "message": "cinco"});
+    server.try_call("POST", "/api/notifications/", Some(&service_at(HOUR)), Some(&note)).unwrap();
+    let closed = std::iter::repeat_with(|| device.next()).find_map(Result::err);
+    assert_eq!(closed, Some(4401));
+}
+
+#[test]
+fn a_database_that_is_not_one_is_named_and_left_alone() {
+    let good = tempfile::tempdir().unwrap();
+    let mut server = Server::start_in::<&str>(good, &[]);
+    server.put_world();
+    server.stop_and_read_log();
+    let whole = std::fs::read(server.folder().join("habittod.db")).unwrap();
+    let mut damaged = whole.clone();
+    damaged[4_096..12_000].fill(0x5a);
+    let cases: [(&str, &[u8]); 5] = [
+        ("cut", &whole[..whole.len() - 5_000]),
+        ("damaged", &damaged),
+        ("empty", b""),
+        ("foreign", b"%PDF-1.7 is no database, however long it is..................................................."),
+        ("header alone", &whole[..100]),
+    ];
+    for (name, bytes) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("habittod.db");
+        std::fs::write(&path, bytes).unwrap();
+        std::fs::write(folder.path().join("habittod.db.id"), "").unwrap();
+        for word in ["check", "serve"] {
+            let said = command(folder.path(), &[word]);
+            assert_eq!((said.code, said.err.lines().count()), (3, 1), "{name}, {word}: {}", said.err);
+            assert!(said.err.contains("habittod.db: "), "{name}, {word}: {}", said.err);
+            assert!(std::fs::read(&path).unwrap() == bytes, "{name} was changed by {word}");
+        }
+    }
 }
 
 #[test]

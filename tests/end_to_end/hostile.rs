@@ -21,14 +21,23 @@ fn hostile_clients_get_their_answers_and_hurt_nobody_else() {
         ("HABITTOD_LIMITS_WS_MESSAGES_PER_SECOND", "0"),
         ("HABITTOD_LIMITS_CONNECTIONS_PER_USER", "0"),
         ("HABITTOD_LIMITS_OUTBOUND", "16 KiB"),
+        ("HABITTOD_LIMITS_LOGINS_PER_MINUTE", "0"),
     ]);
     server.put_world();
     let before = memory_kib(&server, "VmRSS:");
     let over = AtomicBool::new(false);
     let (pings, late) = std::thread::scope(|scope| {
         let watch = scope.spawn(|| ping_until(&server, &over));
-        let attacks: [fn(&Server); 7] =
-            [half_requests, dribbles, oversized, empty_fragments, ping_flood, never_read, connection_storm];
+        let attacks: [fn(&Server); 8] = [
+            half_requests,
+            dribbles,
+            oversized,
+            empty_fragments,
+            ping_flood,
+            never_read,
+            connection_storm,
+            login_storm,
+        ];
         let target = &server;
         let all: Vec<_> = attacks.into_iter().map(|attack| scope.spawn(move || attack(target))).collect();
         let ended: Vec<_> = all.into_iter().map(|attack| attack.join()).collect();
@@ -216,4 +225,21 @@ fn connection_storm(server: &Server) {
             stream.read_exact(&mut byte).unwrap();
         }
     }
+}
+
+/// More passwords at once than can be looked at: some are, and the rest is told so.
+fn login_storm(server: &Server) {
+    let storm: Vec<TcpStream> = (0..150)
+        .map(|n| {
+            let mut stream = stream(server);
+            let body = json!({"username": format!("nobody {n}"), "password": "x"}).to_string();
+            let head =
+                "POST /api/login/ HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nConnection: close\r\n";
+            stream.write_all(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    let mut storm = storm.into_iter();
+    assert!(storm.next().map(heard).unwrap().starts_with(b"HTTP/1.1 401 "));
+    assert!(storm.next_back().map(heard).unwrap().starts_with(b"HTTP/1.1 503 "));
 }

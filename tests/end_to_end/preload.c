@@ -1,6 +1,6 @@
 /* Owns what lies between habittod and the disk in the tests: a library for LD_PRELOAD that writes down what is done to
- * the database's files and what is sent to sockets (DISK_RECORD), and makes calls fail, wait or end it all as a shared page says
- * (DISK_CONTROL). Only files below DISK_FOLDER are touched; SQLite's -shm, which no power loss keeps, is left out.
+ * the database's files and what is sent to sockets (DISK_RECORD), and, as a shared page says (DISK_CONTROL), makes calls fail, wait
+ * or end it all, and the clock jump. Only files below DISK_FOLDER are touched; SQLite's -shm, which no power loss keeps, is left out.
  * Never part of the program. Enter at record(). */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 enum kind { CREATE = 1, WRITE, TRUNCATE, SYNC, RENAME, UNLINK, SENT };
@@ -30,6 +31,7 @@ struct control {
   volatile uint64_t calls;   /* writes, truncations and syncs so far */
   volatile uint64_t held;    /* syncs that wait */
   volatile uint64_t refused; /* accepts that the kernel refused for lack of descriptors */
+  volatile int64_t ahead;    /* seconds that the clock on the wall is ahead */
 };
 
 #define FDS 4096
@@ -75,6 +77,12 @@ static void absolute(const char *path, char whole[PATH_MAX]) {
   whole[0] = 0;
   if (path[0] != '/' && getcwd(whole, PATH_MAX - 1)) strncat(whole, "/", PATH_MAX - strlen(whole) - 1);
   strncat(whole, path, PATH_MAX - strlen(whole) - 1);
+}
+
+int clock_gettime(clockid_t id, struct timespec *time) {
+  int done = syscall(SYS_clock_gettime, id, time);
+  if (control && id == CLOCK_REALTIME) time->tv_sec += control->ahead;
+  return done;
 }
 
 /* Whether this call is to fail; sets errno. */

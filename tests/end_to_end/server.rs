@@ -346,6 +346,11 @@ pub(crate) fn user_for(id: i64, ttl: Duration) -> String {
 }
 
 pub(crate) fn service() -> String {
+    service_at(0)
+}
+
+/// Made so many seconds from now.
+pub(crate) fn service_at(seconds: i64) -> String {
     let (signer, now_ms) = signer();
-    signer.service(now_ms, Duration::from_secs(3_600))
+    signer.service(now_ms + seconds * 1_000, Duration::from_secs(3_600))
 }
