@@ -8,6 +8,7 @@ use super::Depth;
 use super::apply::Writer;
 use super::job::{Answer, Ask, Change, Errand, Job, Outcome, Pulse};
 use super::log::{Entry, Mark, Progress};
+use super::place::Place;
 use crate::clock::Clock;
 use crate::inbox::{Letter, Postbox};
 use rusqlite::{Connection, ErrorCode};
@@ -27,6 +28,7 @@ const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct Committer {
     rows: Writer,
+    place: Place,
     clock: Clock,
     post: Postbox,
     reader: Sender<Ask>,
@@ -88,8 +90,8 @@ impl Committer {
         depth: Arc<Depth>,
         progress: Arc<Progress>,
     ) -> rusqlite::Result<Self> {
-        let (rows, held) = (Writer::new(db)?, Vec::new());
-        Ok(Self { rows, clock, post, reader, depth, progress, failing: false, stale: false, held })
+        let (place, rows, held) = (Place::of(&db), Writer::new(db)?, Vec::new());
+        Ok(Self { rows, place, clock, post, reader, depth, progress, failing: false, stale: false, held })
     }
 
     /// Until the queue is closed and empty.
@@ -272,6 +274,7 @@ impl Committer {
         commands: usize,
         work: impl FnOnce(&mut Writer) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
+        self.place.check()?;
         self.rows.db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         let done = work(&mut self.rows)?;
         self.rows.file_slice(commands)?;
@@ -281,10 +284,8 @@ impl Committer {
 
     /// Tries a write that changes nothing that anybody sees.
     fn probe(&mut self) {
-        let tried = self
-            .rows
-            .db
-            .execute_batch("BEGIN IMMEDIATE; INSERT OR REPLACE INTO meta VALUES ('probe', random()); COMMIT");
+        let write = "BEGIN IMMEDIATE; INSERT OR REPLACE INTO meta VALUES ('probe', random()); COMMIT";
+        let tried = self.place.check().and_then(|()| self.rows.db.execute_batch(write));
         if tried.is_err() && !self.rows.db.is_autocommit() {
             let _ = self.rows.db.execute_batch("ROLLBACK");
         }

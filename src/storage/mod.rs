@@ -8,6 +8,7 @@ pub mod file;
 pub mod import;
 pub mod job;
 pub mod log;
+mod place;
 mod queries;
 mod reader;
 mod schema;

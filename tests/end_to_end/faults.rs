@@ -90,6 +90,27 @@ fn while_writing_fails_the_rest_goes_on_and_it_heals_by_itself() {
     }
 }
 
+/// Removed or replaced by somebody while it is in use: what was written there would be gone with the server.
+#[test]
+fn nothing_is_promised_on_a_file_that_is_no_longer_there() {
+    let server = Server::start();
+    server.put_world();
+    let (db, log) = (server.folder().join("habittod.db"), server.folder().join("habittod.db-wal"));
+    for (n, file) in [&db, &log].into_iter().enumerate() {
+        let aside = file.with_extension("aside");
+        std::fs::rename(file, &aside).unwrap();
+        assert_refused(&post(&server, "lost").unwrap());
+        server.until(503, "removed or replaced while in use");
+        std::fs::copy(&aside, file).unwrap();
+        assert_refused(&post(&server, "lost").unwrap());
+        assert_eq!(messages(&server).len(), n, "reads go on, and nothing changed");
+        std::fs::rename(&aside, file).unwrap();
+        server.until(200, "ready");
+        assert_eq!(post(&server, &format!("kept {n}")).unwrap().status, 201);
+    }
+    assert_eq!(messages(&server), ["kept 1", "kept 0"]);
+}
+
 #[test]
 fn a_slow_disk_holds_up_nobody_but_who_waits_for_it() {
     let disk = Disk::new();
