@@ -32,7 +32,7 @@ fn assert_refused(reply: &Reply) {
 #[test]
 fn whichever_call_fails_nothing_promised_is_lost_and_the_next_start_works() {
     for n in 1.. {
-        let disk = Disk::new();
+        let disk = Disk::fast();
         disk.fail_one(n, ERRORS[n as usize % ERRORS.len()]);
         let mut told = None;
         match Server::start_on(&disk, false, &[]) {

@@ -1,8 +1,8 @@
 //! A database of the first version, and a start that is cut short anywhere in bringing it up to date: the next one finds
 //! some whole version with all its rows, and finishes.
 
-use crate::disk::{Disk, Done, Errno};
-use crate::power_loss::{Chance, World, in_memory};
+use crate::disk::{Disk, Done, Errno, in_memory};
+use crate::power_loss::{Chance, World};
 use crate::server::{Server, user};
 use habittod::storage::file::{DatabaseFile, digest_of};
 use rusqlite::Connection;
@@ -11,11 +11,11 @@ use std::fs;
 use std::path::Path;
 
 const MATCHES: i64 = 300;
-const NOTIFICATIONS: i64 = 2_100;
+const NOTIFICATIONS: i64 = 700;
 /// Each version brought a table of this name.
 const TABLES: [&str; 4] = ["notification", "refresh_family", "inbox", "visitor"];
 /// What a power loss may have left of one moment: tries.
-const LOSSES: usize = 3;
+const LOSSES: usize = 2;
 
 /// Files of version 1, the same every time.
 struct First {
@@ -42,7 +42,7 @@ impl First {
     /// Whatever was left there is some whole version, and is brought up to date without loss. Which version it was.
     fn survives(&self, folder: &Path, when: &str) -> usize {
         // As another program would find it, which may tidy up: so a copy.
-        let aside = tempfile::tempdir().unwrap();
+        let aside = in_memory();
         copy(folder, aside.path());
         let found = Connection::open(aside.path().join("habittod.db")).unwrap();
         let version = whole_version(&found, when);
@@ -94,11 +94,11 @@ fn whole_version(db: &Connection, when: &str) -> usize {
 
 #[test]
 fn a_database_of_the_first_version_is_served_with_all_its_rows() {
-    let (first, disk) = (First::make(), Disk::new());
+    let (first, disk) = (First::make(), Disk::fast());
     copy(first.folder.path(), disk.folder.path());
     let mut server = Server::start_on(&disk, false, &[]).unwrap();
     let page = server.call("GET", "/api/notifications/", &user(1), Value::Null);
-    assert_eq!((page.status, &page.body["count"]), (200, &Value::from(1_100)));
+    assert_eq!((page.status, &page.body["count"]), (200, &Value::from(400)));
     let mine = server.call("GET", "/api/matches/my/", &user(101), Value::Null);
     assert_eq!(mine.body["data"]["count"], 1);
     server.kill();
@@ -112,7 +112,7 @@ fn a_start_that_ends_anywhere_in_a_migration_leaves_a_whole_version() {
     let mut found = [0; TABLES.len() + 1];
     for n in 1.. {
         for kill in [true, false] {
-            let disk = Disk::new();
+            let disk = Disk::fast();
             copy(first.folder.path(), disk.folder.path());
             if kill {
                 disk.kill_at(n);
@@ -139,7 +139,7 @@ fn a_start_that_ends_anywhere_in_a_migration_leaves_a_whole_version() {
 /// The power goes after each step of a start that is written down.
 #[test]
 fn a_power_loss_anywhere_in_a_migration_leaves_a_whole_version() {
-    let (first, disk) = (First::make(), Disk::new());
+    let (first, disk) = (First::make(), Disk::fast());
     copy(first.folder.path(), disk.folder.path());
     let folder = disk.folder.path().canonicalize().unwrap();
     Server::start_on(&disk, true, &[]).unwrap().kill();

@@ -2,7 +2,7 @@
 //! then the disk is put together as it may have been at some moment: all that was synced, and of the rest whatever
 //! pleases chance, torn at sectors. Whatever was promised by then must be there.
 
-use crate::disk::{Disk, Done};
+use crate::disk::{Disk, Done, in_memory};
 use crate::server::{Server, service, user};
 use habittod::storage::file::{DatabaseFile, Inspection, inspect};
 use serde_json::{Value, json};
@@ -96,12 +96,6 @@ fn lose_power(disk: &Disk, done: &[Done], moments: [usize; 3], syncs: Syncs) -> 
         }
     }
     kept
-}
-
-/// A folder in shared memory, where there is such a thing: what is in it is read once.
-pub(crate) fn in_memory() -> tempfile::TempDir {
-    let shared = Path::new("/dev/shm");
-    if shared.is_dir() { tempfile::tempdir_in(shared) } else { tempfile::tempdir() }.unwrap()
 }
 
 fn is_log(name: &Path) -> bool {

@@ -70,11 +70,11 @@ INSERT INTO property VALUES (10, 1, NULL, 'departamento', 'Av. Siempre Viva 10',
 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)
   INSERT INTO matches SELECT i, 10, 100 + i, i / 4.0, 1, NULL, '{}', i, i FROM n;
 INSERT INTO general VALUES (1, 'promo', 't', 'para todos', '{}', 100);
-WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 600)
   INSERT INTO notification (id, user, channel, kind, created_ms, delivered_ms, property, home_kind, address, person, username)
-  SELECT i, 1 + i % 2, i % 2, 0, 1700000000000 + i, iif(i < 1000, 1700000001000, NULL), 10, 'casa', hex(randomblob(60)), 100 + i, 'u' || i FROM n;
+  SELECT i, 1 + i % 2, i % 2, 0, 1700000000000 + i, iif(i < 300, 1700000001000, NULL), 10, 'casa', hex(randomblob(60)), 100 + i, 'u' || i FROM n;
 INSERT INTO notification (id, user, channel, kind, created_ms, uuid, general)
-  SELECT 2000 + id, 1, 0, 4, created_ms, randomblob(16), 1 FROM notification WHERE id <= 100;
+  SELECT 600 + id, 1, 0, 4, created_ms, randomblob(16), 1 FROM notification WHERE id <= 100;
 INSERT INTO meta VALUES ('last_match', 300);
 INSERT INTO idempotency VALUES (2, 'k', 7, 200, '{}', 1);
 PRAGMA application_id = 1212306500;
