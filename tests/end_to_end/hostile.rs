@@ -1,7 +1,8 @@
 //! Clients that mean no good, many at once, over real sockets. Each gets what the contract says; meanwhile another
 //! client's pings go on being answered, and the memory stays bounded: counts and bytes decide.
 
-use crate::server::{PATIENCE, Server, service, user};
+use crate::exposition::Scrape;
+use crate::server::{PATIENCE, Server, patiently, service, user};
 use habittod::clock::Clock;
 use serde_json::{Value, json};
 use std::io::{ErrorKind, Read, Write};
@@ -56,6 +57,45 @@ fn hostile_clients_get_their_answers_and_hurt_nobody_else() {
     assert_eq!(server.try_call("GET", "/health/ready", None, None).unwrap().status, 200);
 }
 
+/// Stopped after any number of bytes, in a request or in a conversation, and silent from then on: each is let go of in
+/// its time, and nothing of it stays.
+#[test]
+fn a_client_that_stops_anywhere_is_let_go_of() {
+    let server = Server::start_with(&[
+        ("HABITTOD_LIMITS_HEAD_TIMEOUT", "2s"),
+        ("HABITTOD_LIMITS_BODY_TIMEOUT", "2s"),
+        ("HABITTOD_LIMITS_IDLE_TIMEOUT", "2s"),
+        ("HABITTOD_LIMITS_PING_INTERVAL", "1s"),
+        ("HABITTOD_LIMITS_PONG_TIMEOUT", "1s"),
+        ("HABITTOD_LIMITS_CONNECTIONS_PER_USER", "0"),
+    ]);
+    server.put_world();
+    let request = like_request("keep-alive");
+    // A text in two fragments with a Ping between them.
+    let mut conversation = upgrade_request(2).into_bytes();
+    let head = conversation.len();
+    conversation.extend([0x01, 0x84, 0, 0, 0, 0, b'{', b'"', b't', b'y', 0x89, 0x81, 0, 0, 0, 0, b'!']);
+    conversation.extend([0x80, 0x85, 0, 0, 0, 0, b'p', b'e', b'"', b':', b'1']);
+    let requests = (0..request.len()).step_by(7).map(|end| &request.as_bytes()[..end]);
+    let conversations = (0..head).step_by(7).chain(head..conversation.len()).map(|end| &conversation[..end]);
+    let stopped: Vec<TcpStream> = requests
+        .chain(conversations)
+        .map(|part| {
+            let mut stream = stream(&server);
+            stream.write_all(part).unwrap();
+            stream
+        })
+        .collect();
+    let count = stopped.len();
+    let answers: Vec<Vec<u8>> = stopped.into_iter().map(heard).collect();
+    let begin = |with: &[u8]| answers.iter().filter(|answer| answer.starts_with(with)).count();
+    let (late, upgraded) = (begin(b"HTTP/1.1 408 "), begin(b"HTTP/1.1 101 "));
+    // Who has said nothing at all is not told why.
+    assert_eq!((late, upgraded), (count - (conversation.len() - head) - 2, conversation.len() - head));
+    let open = || Scrape::of(&server).of_series("habittod_connections");
+    patiently(|| open() == 1.0, || format!("{} are open beside the one that asks", open() - 1.0));
+}
+
 /// An ordinary client: how many pings were answered, and how many of them late.
 fn ping_until(server: &Server, over: &AtomicBool) -> (u64, u64) {
     let mut device = server.connect("tenant", 3);
@@ -92,14 +132,17 @@ pub(crate) fn heard(mut stream: TcpStream) -> Vec<u8> {
     }
 }
 
-pub(crate) fn upgraded(server: &Server, id: i64) -> TcpStream {
-    let mut stream = stream(server);
-    let head = format!(
+fn upgrade_request(id: i64) -> String {
+    format!(
         "GET /ws/property-notifications/{id}/?token={} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\
          Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
         user(id)
-    );
-    stream.write_all(head.as_bytes()).unwrap();
+    )
+}
+
+pub(crate) fn upgraded(server: &Server, id: i64) -> TcpStream {
+    let mut stream = stream(server);
+    stream.write_all(upgrade_request(id).as_bytes()).unwrap();
     let mut answer = Vec::new();
     let mut byte = [0];
     while !answer.ends_with(b"\r\n\r\n") {
@@ -129,18 +172,21 @@ fn half_requests(server: &Server) {
     drop(halves);
 }
 
+fn like_request(connection: &str) -> String {
+    let body = r#"{"reason": "una por una"}"#;
+    format!(
+        "POST /api/properties/10/like/ HTTP/1.1\r\nHost: h\r\nConnection: {connection}\r\nAuthorization: Bearer {}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        user(2),
+        body.len()
+    )
+}
+
 /// A byte at a time is as good as all at once.
 fn dribbles(server: &Server) {
-    let body = r#"{"reason": "una por una"}"#;
-    let token = user(2);
-    let text = format!(
-        "POST /api/properties/10/like/ HTTP/1.1\r\nHost: h\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
     let mut slow = stream(server);
     slow.set_nodelay(true).unwrap();
-    text.bytes().for_each(|byte| slow.write_all(&[byte]).unwrap());
+    like_request("close").bytes().for_each(|byte| slow.write_all(&[byte]).unwrap());
     assert!(heard(slow).starts_with(b"HTTP/1.1 200 "));
     let mut socket = upgraded(server, 2);
     socket.set_nodelay(true).unwrap();
