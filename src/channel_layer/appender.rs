@@ -113,6 +113,7 @@ impl Appender {
             }
             self.road.expire(self.clock.now().monotonic_us);
             self.look_after();
+            self.road.load.set_kept(self.parked.len());
         }
         self.send_parked();
         self.road.settle(self.address.timeout);
@@ -160,8 +161,12 @@ impl Appender {
 
     fn add(&mut self, batch: &mut Batch, asked: Asked) {
         match asked {
-            Asked::Errand(errand) => batch.add(errand),
+            Asked::Errand(errand) => {
+                self.road.load.take(usize::from(matches!(errand, Errand::Write(_))));
+                batch.add(errand);
+            }
             Asked::Relayed { commands, room } => {
+                self.road.load.take(commands.len());
                 commands.into_iter().for_each(|command| self.park(command));
                 self.rooms.push(room);
             }

@@ -8,6 +8,7 @@
 
 use super::waiters::Waiters;
 use super::{AGAIN, Common, Heard, LOOK_EVERY, message};
+use crate::hub::event::Unusable;
 use crate::matching::UserId;
 use redis::{Connection, FromRedisValue, RedisResult, cmd, pipe};
 use std::path::Path;
@@ -131,7 +132,7 @@ fn hear(common: &Common, keyring: &Keyring, bytes: &[u8], heard: &mut Heard) {
     let groups = event.names.iter().filter_map(|name| keyring.group(name));
     let mut recipients = groups.filter_map(message::recipient).peekable();
     if recipients.peek().is_none() {
-        return heard.drop("wrong_group");
+        return heard.drop(Unusable::WrongGroup);
     }
     for (channel, user) in recipients {
         heard.tell(common, &event, channel, user);
