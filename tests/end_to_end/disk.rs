@@ -33,6 +33,7 @@ enum Mode {
     FailOne = 1,
     FailFrom = 2,
     HoldSyncs = 3,
+    FailSyncs = 4,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +79,11 @@ impl Disk {
 
     pub(crate) fn fail(&self, errno: Errno) {
         self.set(Mode::FailFrom, 0, errno as u32);
+    }
+
+    /// Writes work, syncs do not.
+    pub(crate) fn fail_syncs(&self, errno: Errno) {
+        self.set(Mode::FailSyncs, 0, errno as u32);
     }
 
     /// A sync takes until [`Self::heal`].
