@@ -195,6 +195,8 @@ impl Follower {
             mark => mark?,
         };
         if !self.joined {
+            // From here on the log is kept for it, however soon it is killed.
+            self.log.report(redis, self.run, mark.position)?;
             if let Some(before) = self.at {
                 self.log.retire(redis, before.node)?;
             }

@@ -1,6 +1,7 @@
 //! Django's own `group_send` beside us, unchanged: what it sends is stored, delivered and replayed, once.
 
 use crate::device::types;
+use crate::exposition::Scrape;
 use crate::nodes::agree;
 use crate::redis::Redis;
 use crate::server::{Server, patiently, service, user};
@@ -248,7 +249,42 @@ fn hostile_messages_are_dropped_and_membership_ends_with_the_server() {
     assert_eq!(reply.status, 201);
     patiently(|| redis.call(&["ZCARD", &key]) == ":0", || redis.call(&["ZRANGE", &key, "0", "-1"]));
     assert_eq!(a.call("GET", "/api/notifications/my/", &user(1), Value::Null).body["data"]["total"], 1);
+    let dropped =
+        |cause: &str| Scrape::of(&a).of_series(&format!("habittod_django_refused_total{{cause=\"{cause}\"}}"));
+    let counted = || (dropped("not_messagepack"), dropped("not_a_map"));
+    patiently(|| counted() == (4.0, 1.0), || format!("{:?}", counted()));
     a.signal("-TERM");
     assert_eq!(a.wait().code(), Some(0));
     assert_eq!(redis.call(&["EXISTS", "asgi:group:property_notifications_1"]), ":0");
+}
+
+#[test]
+#[ignore = "needs redis-server: tests/all has it"]
+fn membership_follows_who_comes_and_goes_and_a_redis_that_forgot_it() {
+    let mut redis = Redis::start();
+    let (a, b) = (node(&redis, "core", &[]), node(&redis, "core", &[]));
+    a.put_world();
+    for id in [1, 2, 3] {
+        listens(&redis, 2, "core", id);
+    }
+    // Who is deleted on one node is left by all.
+    assert_eq!(a.call("DELETE", "/api/users/2/", &service(), Value::Null).status, 204);
+    listens(&redis, 0, "core", 2);
+    redis.stop();
+    let before = redis.disk();
+    redis.restart();
+    for node in [&a, &b] {
+        node.until(200, "ready");
+    }
+    a.call("PUT", "/api/users/4/", &service(), json!({"username": "four"}));
+    listens(&redis, 2, "core", 4);
+    redis.set_back(&before);
+    listens(&redis, 2, "core", 4);
+    // What was joined is joined anew, long before Django forgets it.
+    let joined = |redis: &Redis| redis.call(&["ZRANGE", "asgi:group:tenant_notifications_1", "0", "-1", "WITHSCORES"]);
+    let first = joined(&redis);
+    redis.stop();
+    redis.restart();
+    let is_new = |now: String| now.lines().count() == first.lines().count() && now != first;
+    patiently(|| is_new(joined(&redis)), || joined(&redis));
 }

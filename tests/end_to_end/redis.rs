@@ -17,6 +17,13 @@ impl Redis {
         Self { folder, process }
     }
 
+    /// One that listens on a TCP port, too; which.
+    pub(crate) fn start_on_tcp() -> (Self, String) {
+        let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
+        let process = spawn(&folder, &["--port", &port]);
+        (Self { folder, process }, port)
+    }
+
     /// What a node is started with.
     pub(crate) fn env(&self) -> [(&'static str, String); 2] {
         [
@@ -74,6 +81,10 @@ impl Redis {
     }
 }
 
+fn free_port() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
+}
+
 /// A Redis behind TLS and a password, with an authority of its own; where it is, and that authority's certificate.
 pub(crate) fn start_with_tls() -> (Redis, String, String) {
     let folder = tempfile::tempdir().unwrap();
@@ -85,7 +96,7 @@ pub(crate) fn start_with_tls() -> (Redis, String, String) {
     run("openssl req -newkey rsa:2048 -nodes -keyout r.key -out r.csr -subj /CN=localhost");
     run("printf 'subjectAltName=DNS:localhost\nextendedKeyUsage=serverAuth' > names");
     run("openssl x509 -req -in r.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out r.crt -days 2 -extfile names");
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let port = free_port();
     let files = ["--tls-cert-file", "r.crt", "--tls-key-file", "r.key", "--tls-ca-cert-file", "ca.crt"];
     let more = ["--tls-port", &port, "--tls-auth-clients", "no", "--requirepass", "hunter2"];
     let process = spawn(&folder, &[&more[..], &files].concat());
