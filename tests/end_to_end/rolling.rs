@@ -90,7 +90,7 @@ fn post(balancer: SocketAddr, users: &[i64], message: &str) -> bool {
 fn a_rolling_restart_loses_nothing() {
     let sockets = std::env::var("ROLLING_SOCKETS").ok().and_then(|text| text.parse().ok()).unwrap_or(300);
     let redis = Redis::start();
-    let mut env = redis.env().to_vec();
+    let mut env = redis.env();
     env.push(("HABITTOD_SERVER_DRAIN", "1s".to_owned()));
     let mut nodes: Vec<Server> = (0..NODES).map(|_| Server::start_with(&env)).collect();
     let balancer = Balancer::start(nodes.iter().map(|node| node.address).collect());
