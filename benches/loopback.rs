@@ -5,6 +5,8 @@
 //! Beside it in the same rounds stands a ruler that makes the same system calls and stores nothing, and with
 //! `--features peers` axum with one SQLite commit a like and no receipts.
 //!
+//! Where `redis-server` is installed, two nodes on one Redis stand there, too: all likes go to the first.
+//!
 //! A good figure: 0.25 of the ruler or more, and several times axum. Read the ratios, and the latencies only beside each
 //! other: all 64 are always under way, so p50 is 64 divided by the rate. Nothing here decides about success but the counts:
 //! a like that was confirmed and did not come, or came twice, ends this with 1.
@@ -36,6 +38,7 @@ const KINDS: &[Kind] = &[
     Kind::Ruler,
     Kind::Habittod,
     Kind::HabittodInfo,
+    Kind::TwoNodes,
     #[cfg(feature = "peers")]
     Kind::Axum4k,
     #[cfg(feature = "peers")]
@@ -44,6 +47,10 @@ const KINDS: &[Kind] = &[
 
 struct Round {
     a_cpu_second: f64,
+    /// The same, with the CPU of a node that follows counted, too.
+    of_both: f64,
+    /// CPU seconds of Redis for each of the node that is asked.
+    redis: f64,
     a_second: f64,
     p50_ms: f64,
     p99_ms: f64,
@@ -57,7 +64,7 @@ fn main() -> ExitCode {
     let mut rounds: Vec<Vec<Round>> = KINDS.iter().map(|_| Vec::new()).collect();
     let mut wrong = 0;
     for _ in 0..ROUNDS {
-        for (kind, rounds) in KINDS.iter().zip(&mut rounds) {
+        for (kind, rounds) in KINDS.iter().zip(&mut rounds).filter(|(kind, _)| kind.is_here()) {
             let mut load = Load::start(*kind, &tokens);
             rounds.push(load.measure());
             wrong += load.wrong();
@@ -65,7 +72,7 @@ fn main() -> ExitCode {
     }
     println!("medians of {ROUNDS} rounds of {MEASURE_S} s, {POSTERS} posters, {} owners", thousands(OWNERS as f64));
     println!("{:<24}{:>14}{:>10}{:>14}{:>10}{:>10}", "", "a CPU-second", "÷ ruler", "a second", "p50 ms", "p99 ms");
-    for (kind, own) in KINDS.iter().zip(&rounds) {
+    for (kind, own) in KINDS.iter().zip(&rounds).filter(|(kind, _)| kind.is_here()) {
         let of = |figure: fn(&Round) -> f64| median(own.iter().map(figure).collect());
         let ratio =
             median(own.iter().zip(&rounds[0]).map(|(own, ruler)| own.a_cpu_second / ruler.a_cpu_second).collect());
@@ -79,8 +86,27 @@ fn main() -> ExitCode {
             of(|round| round.p99_ms)
         );
     }
+    let of = |kind| KINDS.iter().position(|known| *known == kind).map_or(&[][..], |at| &rounds[at]);
+    compare(of(Kind::TwoNodes), of(Kind::Habittod));
     println!("lost, doubled or refused: {wrong}");
     if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What two nodes on this machine do, beside one alone: pairs of a round each.
+fn compare(two: &[Round], one: &[Round]) {
+    if two.is_empty() {
+        return;
+    }
+    let ratio =
+        |figure: fn(&Round) -> f64| median(two.iter().zip(one).map(|(two, one)| figure(two) / figure(one)).collect());
+    println!(
+        "two nodes ÷ one: {:.2} a CPU-second of the one that is asked, {:.2} of both together, {:.2} a second; Redis \
+         took {:.2} of the CPU of the one that is asked",
+        ratio(|round| round.a_cpu_second),
+        ratio(|round| round.of_both),
+        ratio(|round| round.a_second),
+        median(two.iter().map(|round| round.redis).collect())
+    );
 }
 
 struct Load<'a> {
@@ -124,14 +150,24 @@ impl<'a> Load<'a> {
         (0..POSTERS).for_each(|n| self.clients.like(n));
         self.run(WARM_UP_S);
         self.clients.took_us.clear();
-        let (cpu_s, began_us) = (self.server.cpu_s(), now().monotonic_us);
+        let (cpu_s, (follower_s, redis_s)) = (self.server.cpu_s(), self.server.cpu_s_beside());
+        let began_us = now().monotonic_us;
         self.run(MEASURE_S);
         let (cpu_s, took_s) = (self.server.cpu_s() - cpu_s, (now().monotonic_us - began_us) as f64 / 1e6);
+        let beside = self.server.cpu_s_beside();
+        let (follower_s, redis_s) = (beside.0 - follower_s, beside.1 - redis_s);
         let mut took_us = std::mem::take(&mut self.clients.took_us);
         took_us.sort_unstable();
         let part = |share: f64| took_us[(took_us.len() as f64 * share) as usize] as f64 / 1e3;
         let count = took_us.len() as f64;
-        Round { a_cpu_second: count / cpu_s, a_second: count / took_s, p50_ms: part(0.5), p99_ms: part(0.99) }
+        Round {
+            a_cpu_second: count / cpu_s,
+            of_both: count / (cpu_s + follower_s),
+            redis: redis_s / cpu_s,
+            a_second: count / took_s,
+            p50_ms: part(0.5),
+            p99_ms: part(0.99),
+        }
     }
 
     fn run(&mut self, seconds: f64) {
@@ -147,7 +183,7 @@ impl<'a> Load<'a> {
             let clients = &mut self.clients;
             self.crowd.turn(Duration::from_millis(100), |heard| clients.hear(heard));
         }
-        self.clients.owed() + self.clients.odd
+        self.clients.owed() + self.clients.odd + usize::from(!self.server.agrees())
     }
 }
 

@@ -5,6 +5,7 @@ use crate::api::command::Command;
 use crate::api::routes::Resource;
 use crate::config::Level;
 use crate::hub::Rules;
+use crate::hub::event::Unusable;
 use crate::matching::UserId;
 use crate::metrics::Vitals;
 use crate::storage::job::{Outcome, Pulse, Ticket};
@@ -27,7 +28,7 @@ pub enum Letter {
     /// The log that several nodes follow cannot be written or read (why), or can be again.
     LogHealth(Option<String>),
     /// Messages of Django's layer that were dropped.
-    DjangoRefused { cause: &'static str, count: u64 },
+    DjangoRefused { cause: Unusable, count: u64 },
     /// SIGHUP, and the configuration was right: what to obey from now on. `done` goes once it is obeyed.
     Reload { rules: Box<Rules>, level: Level, restart: Vec<&'static str>, done: Sender<()> },
     /// SIGHUP, and the configuration was wrong: all that is, and nothing changes.

@@ -9,6 +9,7 @@ pub mod notification;
 
 pub mod auth;
 pub mod http;
+pub mod tls;
 pub mod web;
 pub mod websocket;
 

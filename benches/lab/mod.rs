@@ -90,6 +90,8 @@ pub(crate) enum Kind {
     Habittod,
     /// The same with the log at `info`, as it comes.
     HabittodInfo,
+    /// The first of two nodes on one Redis that syncs each second; the other one follows.
+    TwoNodes,
     /// The system calls and nothing else: checks nothing, stores nothing.
     Ruler,
     /// axum as its documentation shows it, one SQLite commit a like.
@@ -105,6 +107,7 @@ impl Kind {
         match self {
             Self::Habittod => "habittod",
             Self::HabittodInfo => "habittod, log at info",
+            Self::TwoNodes => "habittod, two nodes",
             Self::Ruler => "ruler (stores nothing)",
             #[cfg(feature = "peers")]
             Self::Axum => "axum + SQLite",
@@ -114,7 +117,13 @@ impl Kind {
     }
 
     pub(crate) fn is_habittod(self) -> bool {
-        matches!(self, Self::Habittod | Self::HabittodInfo)
+        matches!(self, Self::Habittod | Self::HabittodInfo | Self::TwoNodes)
+    }
+
+    /// Whether this machine has what it needs.
+    pub(crate) fn is_here(self) -> bool {
+        let version = || Command::new("redis-server").arg("--version").stdout(Stdio::null()).status();
+        self != Self::TwoNodes || version().is_ok_and(|status| status.success())
     }
 }
 
@@ -123,12 +132,26 @@ pub(crate) struct Server {
     process: Child,
     pub(crate) address: SocketAddr,
     folder: tempfile::TempDir,
+    beside: Option<Box<Beside>>,
+}
+
+/// What stands beside the first of two nodes.
+struct Beside {
+    follower: Server,
+    redis: Child,
 }
 
 impl Server {
     /// With so many owners, each with one property, and so many tenants. `limits`: further lines of that section.
     pub(crate) fn start(kind: Kind, owners: i64, tenants: i64, limits: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let (redis, limits) = match kind {
+            Kind::TwoNodes => {
+                let (redis, further) = start_redis(folder.path());
+                (Some(redis), &*format!("{limits}\n{further}"))
+            }
+            _ => (None, limits),
+        };
         let program = if kind.is_habittod() {
             fs::write(folder.path().join("config.toml"), config(limits, "info")).unwrap();
             fs::write(folder.path().join("world.jsonl"), world(owners, tenants)).unwrap();
@@ -142,12 +165,21 @@ impl Server {
         } else {
             std::env::current_exe().unwrap()
         };
-        let mut command = Command::new(if pins() { Path::new("taskset") } else { &program });
+        let other = redis.map(|redis| (redis, copy(folder.path())));
+        let mut server = Self::run(kind, folder, &program, limits);
+        server.beside = other.map(|(redis, folder)| {
+            Box::new(Beside { follower: Self::run(Kind::Habittod, folder, &program, limits), redis })
+        });
+        server
+    }
+
+    fn run(kind: Kind, folder: tempfile::TempDir, program: &Path, limits: &str) -> Self {
+        let mut command = Command::new(if pins() { Path::new("taskset") } else { program });
         if pins() {
-            command.args(["-c", "0"]).arg(&program);
+            command.args(["-c", "0"]).arg(program);
         }
         match kind {
-            Kind::Habittod | Kind::HabittodInfo => command.arg("serve"),
+            Kind::Habittod | Kind::HabittodInfo | Kind::TwoNodes => command.arg("serve"),
             Kind::Ruler => command.env(PEER, "ruler"),
             #[cfg(feature = "peers")]
             Kind::Axum => command.env(PEER, "axum"),
@@ -161,8 +193,8 @@ impl Server {
         let first: Value = serde_json::from_str(&line).unwrap();
         let address = first["listen"][0].as_str().unwrap().parse().unwrap();
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        let server = Self { process, address, folder };
-        if kind == Kind::Habittod {
+        let server = Self { process, address, folder, beside: None };
+        if matches!(kind, Kind::Habittod | Kind::TwoNodes) {
             // The first line, which names the port, is of level info.
             fs::write(server.folder.path().join("config.toml"), config(limits, "warn")).unwrap();
             kill_process(Pid::from_child(&server.process), Signal::HUP).unwrap();
@@ -172,12 +204,31 @@ impl Server {
 
     /// Seconds that its threads have run, in user and kernel mode.
     pub(crate) fn cpu_s(&self) -> f64 {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
-        let nanoseconds = tasks.map(|task| {
-            let text = fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap_or_default();
-            text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0.0)
-        });
-        nanoseconds.sum::<f64>() / 1e9
+        cpu_s(&self.process)
+    }
+
+    /// The same of the node that follows, and of Redis.
+    pub(crate) fn cpu_s_beside(&self) -> (f64, f64) {
+        self.beside.as_ref().map_or((0.0, 0.0), |beside| (beside.follower.cpu_s(), cpu_s(&beside.redis)))
+    }
+
+    /// Whether the node that follows has the same rows, once it has had the time to.
+    pub(crate) fn agrees(&self) -> bool {
+        let Some(beside) = &self.beside else { return true };
+        let until_us = now().monotonic_us + 10_000_000;
+        while self.digest() != beside.follower.digest() {
+            if now().monotonic_us > until_us {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn digest(&self) -> Vec<u8> {
+        let mut check = Command::new(env!("CARGO_BIN_EXE_habittod"));
+        let said = check.args(["check", "--digest"]).current_dir(self.folder.path()).output().unwrap().stdout;
+        let mut lines = said.split(|byte| *byte == b'\n');
+        lines.find(|line| line.starts_with(b"digest: ")).unwrap().to_vec()
     }
 
     /// Bytes of its memory that are in RAM (`VmRSS`).
@@ -193,6 +244,46 @@ impl Drop for Server {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _ = self.redis.kill();
+        let _ = self.redis.wait();
+    }
+}
+
+fn cpu_s(process: &Child) -> f64 {
+    let tasks = fs::read_dir(format!("/proc/{}/task", process.id())).unwrap();
+    let nanoseconds = tasks.map(|task| {
+        let text = fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap_or_default();
+        text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0.0)
+    });
+    nanoseconds.sum::<f64>() / 1e9
+}
+
+/// A Redis in that folder, on the cores of the clients; and the configuration of its nodes.
+fn start_redis(folder: &Path) -> (Child, String) {
+    let mut redis = Command::new("redis-server")
+        .args(["--port", "0", "--unixsocket", "redis.sock", "--appendonly", "yes", "--save", ""])
+        .current_dir(folder)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(redis.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("eady to accept connections")));
+    std::thread::spawn(move || lines.for_each(drop));
+    let at = folder.join("redis.sock");
+    (redis, format!("[channel_layer]\nbackend = \"redis\"\nredis_url = \"unix://{}\"\n", at.display()))
+}
+
+/// Another node's folder, with the rows and the configuration of the first.
+fn copy(folder: &Path) -> tempfile::TempDir {
+    let other = tempfile::tempdir().unwrap();
+    for file in ["habittod.db", "config.toml"] {
+        fs::copy(folder.join(file), other.path().join(file)).unwrap();
+    }
+    other
 }
 
 fn config(limits: &str, level: &str) -> String {

@@ -1,18 +1,57 @@
 //! Owns how Redis is found and connected to. Never sends a command but those of the greeting. Enter at [`Address`].
 
 use crate::config::RedisAddress;
+use crate::tls;
+use mio::event::Source;
+use mio::{Interest, Registry, Token};
 use redis::{
     Client, Connection, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisError, RedisResult, cmd, pipe,
 };
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A connection as `mio` waits for it.
-pub(super) trait Bare: Read + Write + mio::event::Source + Send {}
+pub(super) trait Bare: Read + Write + Source + Send {}
 
-impl<T: Read + Write + mio::event::Source + Send> Bare for T {}
+impl<T: Read + Write + Source + Send> Bare for T {}
+
+/// TLS over what `mio` waits for.
+struct Encrypted(StreamOwned<ClientConnection, mio::net::TcpStream>);
+
+impl Read for Encrypted {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.0.read(into)
+    }
+}
+
+impl Write for Encrypted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Source for Encrypted {
+    fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        self.0.sock.register(registry, token, interests)
+    }
+
+    fn reregister(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        self.0.sock.reregister(registry, token, interests)
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        self.0.sock.deregister(registry)
+    }
+}
 
 /// Where Redis is, and how long an answer of it may take.
 #[derive(Clone)]
@@ -38,33 +77,56 @@ impl Address {
         Ok(connection)
     }
 
-    /// A connection that does not block, for commands whose answers come at some time; none over TLS.
-    pub(super) fn bare(&self) -> io::Result<Option<Box<dyn Bare>>> {
+    /// What bare connections share.
+    pub(super) fn tls(&self) -> io::Result<Option<Arc<ClientConfig>>> {
         match self.info.addr() {
-            ConnectionAddr::Tcp(host, port) => {
-                let mut failure = io::Error::from(ErrorKind::NotFound);
-                for address in (host.as_str(), *port).to_socket_addrs()? {
-                    match TcpStream::connect_timeout(&address, self.timeout) {
-                        Ok(mut stream) => {
-                            stream.set_read_timeout(Some(self.timeout))?;
-                            self.greet(&mut stream)?;
-                            stream.set_nonblocking(true)?;
-                            return Ok(Some(Box::new(mio::net::TcpStream::from_std(stream))));
-                        }
-                        Err(e) => failure = e,
-                    }
-                }
-                Err(failure)
+            ConnectionAddr::TcpTls { .. } => tls::config().map(Some).map_err(io::Error::other),
+            _ => Ok(None),
+        }
+    }
+
+    /// A connection that does not block, for commands whose answers come at some time.
+    pub(super) fn bare(&self, tls: Option<&Arc<ClientConfig>>) -> io::Result<Box<dyn Bare>> {
+        match (self.info.addr(), tls) {
+            (ConnectionAddr::Tcp(host, port), _) => {
+                let mut stream = self.reach(host, *port)?;
+                self.greet(&mut stream)?;
+                stream.set_nonblocking(true)?;
+                Ok(Box::new(mio::net::TcpStream::from_std(stream)))
             }
-            ConnectionAddr::Unix(path) => {
+            (ConnectionAddr::TcpTls { host, port, .. }, Some(tls)) => {
+                let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
+                let client = ClientConnection::new(Arc::clone(tls), name).map_err(io::Error::other)?;
+                let mut stream = StreamOwned::new(client, self.reach(host, *port)?);
+                self.greet(&mut stream)?;
+                let (client, stream) = stream.into_parts();
+                stream.set_nonblocking(true)?;
+                Ok(Box::new(Encrypted(StreamOwned::new(client, mio::net::TcpStream::from_std(stream)))))
+            }
+            (ConnectionAddr::Unix(path), _) => {
                 let mut stream = UnixStream::connect(path)?;
                 stream.set_read_timeout(Some(self.timeout))?;
                 self.greet(&mut stream)?;
                 stream.set_nonblocking(true)?;
-                Ok(Some(Box::new(mio::net::UnixStream::from_std(stream))))
+                Ok(Box::new(mio::net::UnixStream::from_std(stream)))
             }
-            _ => Ok(None),
+            _ => Err(ErrorKind::Unsupported.into()),
         }
+    }
+
+    fn reach(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let mut failure = io::Error::from(ErrorKind::NotFound);
+        for address in (host, port).to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, self.timeout) {
+                Ok(stream) => {
+                    stream.set_nodelay(true)?;
+                    stream.set_read_timeout(Some(self.timeout))?;
+                    return Ok(stream);
+                }
+                Err(e) => failure = e,
+            }
+        }
+        Err(failure)
     }
 
     /// Who we are, and which database; both must be fine.

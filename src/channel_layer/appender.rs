@@ -25,7 +25,8 @@ const RECEIPTS_WAIT: Duration = Duration::from_millis(20);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// After so long a connection is tried before it is used.
 const IDLE_US: u64 = 1_000_000;
-/// Commands kept for when Redis is back, of those that may be sent again; the oldest go first.
+/// Commands kept for when Redis is back, of those that may be sent again; the oldest receipt goes first: without it a
+/// device is only sent something again.
 const PARKED_MAX: usize = 10_000;
 
 /// What is handed to this thread.
@@ -113,6 +114,7 @@ impl Appender {
             }
             self.road.expire(self.clock.now().monotonic_us);
             self.look_after();
+            self.road.load.set_kept(self.parked.len());
         }
         self.send_parked();
         self.road.settle(self.address.timeout);
@@ -160,8 +162,12 @@ impl Appender {
 
     fn add(&mut self, batch: &mut Batch, asked: Asked) {
         match asked {
-            Asked::Errand(errand) => batch.add(errand),
+            Asked::Errand(errand) => {
+                self.road.load.take(usize::from(matches!(errand, Errand::Write(_))));
+                batch.add(errand);
+            }
             Asked::Relayed { commands, room } => {
+                self.road.load.take(commands.len());
                 commands.into_iter().for_each(|command| self.park(command));
                 self.rooms.push(room);
             }
@@ -248,7 +254,9 @@ impl Appender {
     fn park(&mut self, command: Command) {
         if command.can_be_repeated() {
             if self.parked.len() >= PARKED_MAX {
-                self.parked.pop_front();
+                // There is one: of all else less comes, since it waits for room.
+                let receipt = self.parked.iter().position(|parked| matches!(parked, Command::MarkDelivered { .. }));
+                self.parked.remove(receipt.unwrap_or_default());
             }
             self.parked.push_back(command);
         }

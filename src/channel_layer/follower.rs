@@ -152,7 +152,7 @@ impl Follower {
             let raws = self.log.read(&mut redis, at.position, ENTRIES_READ, wait_ms)?;
             // Two reads are under way at most: the one before this must be committed.
             if let Some(position) = paced.replace(at.position) {
-                self.committed(position);
+                self.committed(&mut redis, position)?;
             }
             for raw in raws {
                 self.hand_over(raw)?;
@@ -171,9 +171,13 @@ impl Follower {
         Ok(())
     }
 
-    /// Waits for the committer, unless the road ends.
-    fn committed(&self, position: Position) {
-        while !self.progress.wait_for(position, WAIT) && !self.road.is_stopping() {}
+    /// Waits for the committer, unless the road ends. A node whose disk does not write is waited for all the same: it
+    /// goes on saying how far it is.
+    fn committed(&self, redis: &mut Connection, position: Position) -> Result<(), Trouble> {
+        while !self.progress.wait_for(position, WAIT) && !self.road.is_stopping() {
+            self.speak(redis)?;
+        }
+        Ok(())
     }
 
     /// Finds the place to go on from. A database that has none yet gets one.
@@ -191,6 +195,8 @@ impl Follower {
             mark => mark?,
         };
         if !self.joined {
+            // From here on the log is kept for it, however soon it is killed.
+            self.log.report(redis, self.run, mark.position)?;
             if let Some(before) = self.at {
                 self.log.retire(redis, before.node)?;
             }
@@ -226,9 +232,11 @@ impl Follower {
     }
 
     /// Says how far this node is, and looks whether the log is still the one it follows.
-    fn speak(&mut self, redis: &mut Connection) -> Result<(), Trouble> {
+    fn speak(&self, redis: &mut Connection) -> Result<(), Trouble> {
         if let Some(mark) = self.progress.mark() {
-            self.log.report(redis, self.run, mark.position)?;
+            let redis_ms = self.log.report(redis, self.run, mark.position)?;
+            let oldest = self.log.next(redis, mark.position)?;
+            self.road.load.looked(oldest, redis_ms, self.clock.now().monotonic_us);
         }
         self.log.check(redis, self.at, self.run, || Err(String::new())).map(drop)
     }

@@ -249,11 +249,16 @@ impl Log {
         entries.into_iter().map(|entry| raw(entry).ok_or_else(|| self.odd("an entry"))).collect()
     }
 
-    /// Says how far this node is.
-    pub(super) fn report(&self, redis: &mut Connection, run: Uuid, position: Position) -> Result<(), Trouble> {
+    /// Where the first entry behind a position lies, if there is one.
+    pub(super) fn next(&self, redis: &mut Connection, after: Position) -> Result<Option<Position>, Trouble> {
+        Ok(self.range(redis, &format!("({after}"), "+")?.map(|entry| entry.position))
+    }
+
+    /// Says how far this node is; what time it is there.
+    pub(super) fn report(&self, redis: &mut Connection, run: Uuid, position: Position) -> Result<u64, Trouble> {
         let now_ms = time_ms(redis)?;
         cmd("HSET").arg(&self.nodes).arg(run.to_string()).arg(format!("{position} {now_ms}")).exec(redis)?;
-        Ok(())
+        Ok(now_ms)
     }
 
     /// Takes a run of this node that has ended off the list: this one speaks for the same database.

@@ -6,10 +6,13 @@ mod appender;
 mod django;
 mod entry;
 mod follower;
+mod load;
 mod log;
 mod road;
 
-use crate::clock::Clock;
+pub use load::SharedLogLoad;
+
+use crate::clock::{Clock, Now};
 use crate::config;
 use crate::hub::Seen;
 use crate::inbox::Postbox;
@@ -135,10 +138,20 @@ impl ChannelLayer {
         match &self.shared {
             None => errands.for_each(|errand| self.storage.leave(errand)),
             Some(shared) => errands.for_each(|errand| {
+                shared.road.load.add(usize::from(matches!(errand, Errand::Write(_))));
                 // The thread lives as long as this.
                 let _ = shared.queue.send(Asked::Errand(errand));
             }),
         }
+    }
+
+    /// What the shared log has to do; nothing where there is none.
+    #[must_use]
+    pub fn load(&self, now: Now) -> SharedLogLoad {
+        let committed = || self.storage.progress().mark().map(|mark| mark.position);
+        self.shared
+            .as_ref()
+            .map_or_else(Default::default, |shared| shared.road.load.shown(committed(), now.monotonic_us))
     }
 
     #[must_use]

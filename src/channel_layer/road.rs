@@ -1,6 +1,7 @@
 //! Owns what the threads of a shared log know together: whether the road is open, and whose answers are under way.
 //! Never talks to Redis. Enter at [`Road`].
 
+use super::load::Load;
 use crate::inbox::{Letter, Postbox};
 use crate::storage::Desk;
 use crate::storage::job::{Answer, Ask, Errand, Job, Outcome, Ticket};
@@ -14,6 +15,7 @@ pub(super) struct Road {
     changed: Condvar,
     post: Postbox,
     desk: Desk,
+    pub load: Load,
 }
 
 struct State {
@@ -91,7 +93,7 @@ impl Road {
             closing: false,
             stopping: false,
         };
-        let road = Self { state: Mutex::new(state), changed: Condvar::new(), post, desk };
+        let road = Self { state: Mutex::new(state), changed: Condvar::new(), post, desk, load: Load::default() };
         road.tell(&mut road.state());
         Arc::new(road)
     }

@@ -2,15 +2,14 @@
 //! answers pings in its place. Never sends the token where it would be logged: it goes in a header. Enter at [`run`].
 
 use super::{Exit, complain, say, usage};
+use crate::tls;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConnection, StreamOwned};
 use serde_json::Value;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::sync::Arc;
 use std::time::Duration;
 use tungstenite::Error;
 use tungstenite::handshake::client::generate_key;
@@ -116,15 +115,9 @@ impl Target {
     }
 
     fn encrypt(&self, stream: TcpStream) -> Result<Box<dyn Stream>, String> {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|e| e.to_string())?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let config = tls::config().map_err(|e| e.to_string())?;
         let name = ServerName::try_from(self.host.clone()).map_err(|e| e.to_string())?;
-        let client = ClientConnection::new(Arc::new(config), name).map_err(|e| e.to_string())?;
+        let client = ClientConnection::new(config, name).map_err(|e| e.to_string())?;
         Ok(Box::new(StreamOwned::new(client, stream)))
     }
 }

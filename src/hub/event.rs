@@ -101,7 +101,7 @@ pub enum Event {
     },
     LogWorks,
     DjangoRefused {
-        cause: &'static str,
+        cause: Unusable,
         count: u64,
     },
     Draining {
@@ -128,6 +128,21 @@ pub struct Sent {
     pub channel: Channel,
     /// When it was asked for (monotonic); 0: not here.
     pub asked_us: u64,
+}
+
+labels! {
+    /// Why a message of Django's layer was dropped.
+    pub Unusable {
+        TooLarge = "too_large",
+        NotMessagePack = "not_messagepack",
+        NotAMap = "not_a_map",
+        NoType = "no_type",
+        UnknownType = "unknown_type",
+        Fields = "fields",
+        NotDecrypted = "not_decrypted",
+        WrongGroup = "wrong_group",
+        UnknownUser = "unknown_user",
+    }
 }
 
 labels! {

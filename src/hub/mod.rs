@@ -545,7 +545,7 @@ impl<S> Hub<S> {
     }
 
     /// Messages of Django's layer that mean nothing here, or were not for us.
-    pub fn django_refused(&mut self, cause: &'static str, count: u64) {
+    pub fn django_refused(&mut self, cause: event::Unusable, count: u64) {
         self.effects.events.push(Event::DjangoRefused { cause, count });
     }
 

@@ -158,7 +158,7 @@ fn fields(event: &Event, now: Now, line: &mut Line<'_>) {
         Event::StorageFailing { why } | Event::LogFailing { why } => line.field("why", why),
         Event::StorageWorks | Event::LogWorks => {}
         Event::DjangoRefused { cause, count } => {
-            line.field("cause", cause);
+            line.field("cause", cause.as_str());
             line.field("count", count);
         }
         Event::Draining { open } => line.field("open", open),

@@ -1,8 +1,9 @@
 //! Owns every number that is shown: a second reader of the events that the log is made of, and what the turn itself
 //! knows. Never asks anybody: plain integers on the loop's thread. Enter at [`Meters::observe`] and [`Meters::page`].
 
+use crate::channel_layer::SharedLogLoad;
 use crate::clock::Now;
-use crate::hub::event::{Cause, Event, Limit};
+use crate::hub::event::{Cause, Event, Limit, Unusable};
 use crate::metrics::{Counts, Histogram, Kind, Label, MICROSECONDS, ONES, Page, Vitals, labels};
 use crate::notification::{Channel, NotificationId};
 use serde_json::{Value, json};
@@ -159,6 +160,7 @@ pub(super) struct Gauges {
     pub outstanding: usize,
     /// Waiting for the committer, waiting for the reader.
     pub queues: (usize, usize),
+    pub shared_log: SharedLogLoad,
     pub log_lines_dropped: u64,
     pub unready: Option<String>,
     pub draining: bool,
@@ -178,6 +180,7 @@ pub(super) struct Meters {
     replayed: Counts<Channel>,
     skipped: Counts<Channel>,
     delivered: Counts<Channel>,
+    django_refused: Counts<Unusable>,
     read: u64,
     /// Read before any receipt came: delivered by that.
     read_first: u64,
@@ -211,6 +214,7 @@ impl Meters {
             replayed: Counts::default(),
             skipped: Counts::default(),
             delivered: Counts::default(),
+            django_refused: Counts::default(),
             read: 0,
             read_first: 0,
             commit_wait_us: Histogram::new(MICROSECONDS, SHORT_US),
@@ -277,12 +281,12 @@ impl Meters {
                 self.commit_us.observe(*took_us);
                 self.failed_jobs += *failed as u64;
             }
+            Event::DjangoRefused { cause, count } => self.django_refused.add(*cause, *count),
             Event::Revoked { .. }
             | Event::StorageFailing { .. }
             | Event::StorageWorks
             | Event::LogFailing { .. }
             | Event::LogWorks
-            | Event::DjangoRefused { .. }
             | Event::Draining { .. }
             | Event::Reloaded { .. }
             | Event::NotReloaded { .. }
@@ -309,6 +313,7 @@ impl Meters {
         self.sockets_of(&mut page, g);
         self.notifications_of(&mut page, g);
         self.storage_of(&mut page, g);
+        self.nodes_of(&mut page, g);
         self.http_of(&mut page);
         self.process_of(&mut page, g);
         page.into_text()
@@ -419,6 +424,25 @@ impl Meters {
         );
     }
 
+    fn nodes_of(&self, page: &mut Page, g: &Gauges) {
+        let help = "Commands that wait for the log of several nodes: to be appended, or kept until Redis is back.";
+        let mut depth = page.family("habittod_shared_log_queue_depth", Kind::Gauge, help);
+        depth.sample(&[("queue", "append")], g.shared_log.queued);
+        depth.sample(&[("queue", "kept")], g.shared_log.kept);
+        page.gauge(
+            "habittod_shared_log_lag_seconds",
+            "Age of the oldest entry of that log that is not committed here; 0 where all are.",
+            g.shared_log.behind_ms as f64 / 1e3,
+        );
+        page.counts(
+            "habittod_django_refused_total",
+            Kind::Counter,
+            "Messages of Django's channel layer that were dropped.",
+            "cause",
+            &self.django_refused,
+        );
+    }
+
     fn http_of(&self, page: &mut Page) {
         let help = "HTTP requests answered, by route template.";
         let mut requests = page.family("habittod_http_requests_total", Kind::Counter, help);
@@ -497,6 +521,11 @@ impl Meters {
             "batch_jobs": self.batch_jobs.to_json(),
             "failed_jobs": self.failed_jobs,
             "queues": { "writes": g.queues.0, "reads": g.queues.1 },
+            "shared_log": {
+                "queued": g.shared_log.queued,
+                "kept": g.shared_log.kept,
+                "lag_seconds": g.shared_log.behind_ms as f64 / 1e3,
+            },
             "requests": self.requests.total(0),
             "server_errors": self.requests.total(500),
             "bytes": { "in": self.bytes_in, "out": self.bytes_out },

@@ -439,6 +439,7 @@ impl Reactor {
             oldest_waiting_ms: self.hub.oldest_waiting().map(|oldest| oldest.created_ms),
             outstanding: self.hub.outstanding(),
             queues: self.layer.as_ref().map_or((0, 0), |layer| layer.storage().depth()),
+            shared_log: self.layer.as_ref().map_or_else(Default::default, |layer| layer.load(now)),
             log_lines_dropped: self.journal.dropped(),
             unready: self.hub.unready(),
             draining: self.hub.is_draining(),

@@ -34,6 +34,7 @@ enum Mode {
     FailFrom = 2,
     HoldSyncs = 3,
     KillAt = 4,
+    FailSyncs = 5,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -94,6 +95,11 @@ impl Disk {
 
     pub(crate) fn fail(&self, errno: Errno) {
         self.set(Mode::FailFrom, 0, errno as u32);
+    }
+
+    /// Writes work, syncs do not.
+    pub(crate) fn fail_syncs(&self, errno: Errno) {
+        self.set(Mode::FailSyncs, 0, errno as u32);
     }
 
     /// A sync takes until [`Self::heal`].

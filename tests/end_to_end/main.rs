@@ -30,6 +30,7 @@ mod redis;
 mod roles;
 mod rolling;
 mod server;
+mod setbacks;
 mod sign_in;
 mod statuses;
 mod tokens;

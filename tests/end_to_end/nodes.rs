@@ -1,7 +1,7 @@
 //! Several nodes on one Redis: the same rows everywhere, each frame once, and what happens when one of them is away.
 
 use crate::device::types;
-use crate::redis::{Redis, start_with_tls};
+use crate::redis::{PASSWORD, Redis, start_with_tls};
 use crate::server::{Server, patiently, program, service, user};
 use serde_json::{Value, json};
 
@@ -132,7 +132,7 @@ fn a_database_that_does_not_fit_the_log_says_what_to_do() {
     a.like(2, 10);
     a.like(3, 10);
     let ends = |folder: &std::path::Path, words: &str| {
-        let env: Vec<_> = redis.env().into();
+        let env = redis.env();
         let output = program(folder, &env).arg("serve").output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!((output.status.code(), said.contains(words)), (Some(3), true), "{said}");
@@ -185,7 +185,7 @@ fn a_redis_that_lost_its_tail_gets_it_back_or_is_not_followed() {
     a.kill();
     b.kill();
     redis.set_back(&before);
-    let env: Vec<_> = redis.env().into();
+    let env = redis.env();
     for node in [&a, &b] {
         let output = program(node.folder(), &env).arg("serve").output().unwrap();
         assert_eq!(output.status.code(), Some(3));
@@ -196,15 +196,118 @@ fn a_redis_that_lost_its_tail_gets_it_back_or_is_not_followed() {
 #[test]
 #[ignore = "needs redis-server and openssl: tests/all has them"]
 fn over_tls_and_only_to_whom_it_trusts() {
-    let (_redis, url, authority) = start_with_tls();
-    let mut env = vec![("CHANNEL_LAYER", "redis".to_owned()), ("HABITTOD_CHANNEL_LAYER_REDIS_URL", url)];
-    let stranger = Server::start_with(&env);
-    stranger.until(503, "certificate");
-    env.push(("SSL_CERT_FILE", authority));
-    env.push(("HABITTOD_CHANNEL_LAYER_DJANGO", "core".to_owned()));
+    let redis = start_with_tls();
+    let mut env = redis.env();
     let a = Server::start_with(&env);
     a.until(200, "ready");
     a.put_world();
     a.like(2, 10);
-    assert!(!stranger.ready().body.to_string().contains("hunter2"));
+    env.retain(|(name, _)| *name != "SSL_CERT_FILE");
+    let stranger = Server::start_with(&env);
+    stranger.until(503, "certificate");
+    assert!(!stranger.ready().body.to_string().contains(PASSWORD));
+}
+
+#[test]
+#[ignore = "needs redis-server: tests/all has it"]
+fn over_tcp_by_host_and_port_or_as_a_user_of_redis() {
+    let (redis, port) = Redis::start_on_tcp();
+    redis.call(&["ACL", "SETUSER", "habittod", "on", ">hunter2", "~*", "&*", "+@all"]);
+    let by_host = [("CHANNEL_LAYER", "redis"), ("REDIS_HOST", "localhost"), ("REDIS_PORT", &port)];
+    let url = |password: &str| format!("redis://habittod:{password}@127.0.0.1:{port}/0");
+    let by_url = |password: &str| {
+        [
+            ("CHANNEL_LAYER", "redis".to_owned()),
+            ("HABITTOD_CHANNEL_LAYER_DJANGO", "core".to_owned()),
+            ("HABITTOD_CHANNEL_LAYER_REDIS_URL", url(password)),
+        ]
+    };
+    let (a, b) = (Server::start_with(&by_host), Server::start_with(&by_url("hunter2")));
+    a.put_world();
+    b.until(200, "ready");
+    b.like(2, 10);
+    agree(&[&a, &b]);
+    let stranger = Server::start_with(&by_url("guessed"));
+    stranger.until(503, "log: ");
+    assert!(!stranger.ready().body.to_string().contains("guessed"));
+}
+
+/// How often Redis was asked to drop entries.
+fn trims(redis: &Redis) -> u64 {
+    let stats = redis.call(&["INFO", "commandstats"]);
+    let line = stats.lines().find_map(|line| line.trim().strip_prefix("cmdstat_xtrim:calls="));
+    line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
+}
+
+#[test]
+#[ignore = "needs redis-server: tests/all has it"]
+fn entries_are_dropped_once_all_known_nodes_have_them() {
+    let redis = Redis::start();
+    let env = [redis.env(), vec![("HABITTOD_CHANNEL_LAYER_LOG_KEEP", "1ms".to_owned())]].concat();
+    let (mut a, mut b) = (Server::start_with(&env), Server::start_with(&env));
+    a.put_world();
+    agree(&[&a, &b]);
+    let entries = || redis.call(&["XLEN", "habittod:log"]).trim_start_matches(':').parse::<u64>().unwrap();
+    // Redis drops them by the hundred.
+    let fill = |node: &Server, homes: std::ops::Range<i64>| homes.for_each(|home| node.put_property(home));
+    b.kill();
+    fill(&a, 100..400);
+    let before = (entries(), trims(&redis));
+    // A node trims when it starts.
+    a.kill_and_restart();
+    patiently(|| trims(&redis) > before.1, || trims(&redis).to_string());
+    assert!(entries() >= before.0, "another node still needs them");
+    b.restart();
+    b.until(200, "ready");
+    agree(&[&a, &b]);
+    patiently(|| entries() <= 100, || entries().to_string());
+    // A node that has been away for too long is not waited for.
+    b.kill();
+    fill(&a, 400..700);
+    let forgets = [env.clone(), vec![("HABITTOD_CHANNEL_LAYER_LOG_FORGET", "1ms".to_owned())]].concat();
+    a.kill();
+    let seeded = tempfile::tempdir().unwrap();
+    std::fs::copy(a.folder().join("habittod.db"), seeded.path().join("habittod.db")).unwrap();
+    std::fs::copy(a.folder().join("habittod.db-wal"), seeded.path().join("habittod.db-wal")).unwrap();
+    let c = Server::start_in(seeded, &forgets);
+    c.until(200, "ready");
+    patiently(|| entries() <= 100, || entries().to_string());
+    let output = program(b.folder(), &env).arg("serve").output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("trimmed past"));
+}
+
+#[test]
+#[ignore = "needs redis-server: tests/all has it"]
+fn a_refresh_token_works_once_on_all_nodes_together() {
+    let redis = Redis::start();
+    let (a, b) = (Server::start_with(&redis.env()), Server::start_with(&redis.env()));
+    let password = habittod::auth::password::encode("secreto", &habittod::auth::password::salt(), 2);
+    let maria = json!({"username": "maria", "password": password});
+    assert_eq!(a.call("PUT", "/api/users/1/", &service(), maria).status, 201);
+    agree(&[&a, &b]);
+    let post = |node: &Server, path: &str, body: Value| node.try_call("POST", path, None, Some(&body)).unwrap();
+    let login = post(&a, "/api/login/", json!({"username": "maria", "password": "secreto"}));
+    let token = login.body["data"]["refresh"].clone();
+    let refresh = |node: &Server, token: &Value| post(node, "/api/refresh/", json!({"refresh": token}));
+    let next = refresh(&b, &token);
+    assert_eq!((login.status, next.status), (200, 200), "{} {}", login.body, next.body);
+    // The second use ends all that descend from the sign-in, on every node.
+    assert_eq!(refresh(&a, &token).status, 401);
+    assert_eq!(refresh(&b, &next.body["data"]["refresh"]).status, 401);
+    agree(&[&a, &b]);
+}
+
+#[test]
+#[ignore = "needs redis-server: tests/all has it"]
+fn an_import_into_a_database_that_follows_a_log_is_refused() {
+    let redis = Redis::start();
+    let mut a = Server::start_with(&redis.env());
+    a.put_world();
+    a.kill();
+    let digest = a.digest();
+    std::fs::write(a.folder().join("world.jsonl"), "{\"user\":{\"id\":9,\"username\":\"nine\"}}\n").unwrap();
+    let said = a.command(&["import", "world.jsonl"]);
+    assert!(said.code != 0 && said.err.contains("follows the log of several nodes"), "{} {}", said.code, said.err);
+    assert_eq!(a.digest(), digest);
 }

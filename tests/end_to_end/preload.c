@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 enum kind { CREATE = 1, WRITE, TRUNCATE, SYNC, RENAME, UNLINK, SENT };
-enum mode { NOTHING, FAIL_ONE, FAIL_FROM, HOLD_SYNCS, KILL_AT };
+enum mode { NOTHING, FAIL_ONE, FAIL_FROM, HOLD_SYNCS, KILL_AT, FAIL_SYNCS };
 
 /* The page that a test and its server share. */
 struct control {
@@ -178,6 +178,10 @@ int ftruncate64(int fd, off64_t len) { return cut(fd, len); }
 static int synced(int fd, int call) {
   if (named(fd)) {
     if (fails()) return -1;
+    if (control && control->mode == FAIL_SYNCS) {
+      errno = control->error;
+      return -1;
+    }
     if (control && control->mode == HOLD_SYNCS) {
       __atomic_add_fetch(&control->held, 1, __ATOMIC_SEQ_CST);
       while (control->mode == HOLD_SYNCS) usleep(1000);

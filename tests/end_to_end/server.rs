@@ -16,7 +16,7 @@ use std::time::Duration;
 
 pub(crate) const SECRET: &str = "end-to-end-secret-0123456789abcdef0123456789abcdef";
 /// Nothing here takes as long; what does, hangs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Server {
     folder: PathBuf,

@@ -8,6 +8,7 @@
 
 use super::waiters::Waiters;
 use super::{AGAIN, Common, Heard, LOOK_EVERY, message};
+use crate::hub::event::Unusable;
 use crate::matching::UserId;
 use redis::{Connection, FromRedisValue, RedisResult, cmd, pipe};
 use std::path::Path;
@@ -69,32 +70,23 @@ pub(super) fn run(common: &Common, keyring: &Keyring) {
 
 fn listen(common: &Common, keyring: &Keyring) -> RedisResult<()> {
     let mut link = common.address.connect(LOOK_EVERY)?;
-    let mut waiters = Waiters::connect(&common.address, common.waiters, &wait_for(keyring, 0))?;
+    let mut waiters = Waiters::connect(&common.address, common.waiters, &wait_for(keyring))?;
     while !common.is_over() {
         let mut messages = Vec::new();
-        match &mut waiters {
-            Some(waiters) => waiters.wait(LOOK_EVERY, &mut messages)?,
-            // Over TLS, only the one that waits itself.
-            None => messages.extend(wait(&mut link, keyring)?),
-        }
+        waiters.wait(LOOK_EVERY, &mut messages)?;
         if messages.is_empty() {
             cmd("PING").exec(&mut link)?;
             continue;
         }
-        take(common, keyring, &mut link, waiters.as_mut(), messages)?;
+        take(common, keyring, &mut link, &mut waiters, messages)?;
     }
-    take(common, keyring, &mut link, waiters.as_mut(), Vec::new())
+    take(common, keyring, &mut link, &mut waiters, Vec::new())
 }
 
-fn wait_for(keyring: &Keyring, seconds: u64) -> redis::Cmd {
+fn wait_for(keyring: &Keyring) -> redis::Cmd {
     let mut wait = cmd("BZPOPMIN");
-    wait.arg(&keyring.keys).arg(seconds);
+    wait.arg(&keyring.keys).arg(0);
     wait
-}
-
-fn wait(link: &mut Connection, keyring: &Keyring) -> RedisResult<Option<Message>> {
-    let found: Option<(String, Vec<u8>, f64)> = wait_for(keyring, LOOK_EVERY.as_secs()).query(link)?;
-    Ok(found.map(|(_, message, score)| (score, message)))
 }
 
 /// All that has come: what waits in the keys, and, once Redis has said so, what it had handed out by then.
@@ -102,7 +94,7 @@ fn take(
     common: &Common,
     keyring: &Keyring,
     link: &mut Connection,
-    waiters: Option<&mut Waiters>,
+    waiters: &mut Waiters,
     mut messages: Vec<Message>,
 ) -> RedisResult<()> {
     let mut rest = pipe();
@@ -114,9 +106,7 @@ fn take(
         let found: Vec<(Vec<u8>, f64)> = FromRedisValue::from_redis_value(found)?;
         messages.extend(found.into_iter().map(|(message, score)| (score, message)));
     }
-    if let Some(waiters) = waiters {
-        waiters.collect(&mut messages)?;
-    }
+    waiters.collect(&mut messages)?;
     messages.sort_by(|one, other| one.0.total_cmp(&other.0));
     let mut heard = Heard::default();
     for (_, message) in &messages {
@@ -131,7 +121,7 @@ fn hear(common: &Common, keyring: &Keyring, bytes: &[u8], heard: &mut Heard) {
     let groups = event.names.iter().filter_map(|name| keyring.group(name));
     let mut recipients = groups.filter_map(message::recipient).peekable();
     if recipients.peek().is_none() {
-        return heard.drop("wrong_group");
+        return heard.drop(Unusable::WrongGroup);
     }
     for (channel, user) in recipients {
         heard.tell(common, &event, channel, user);

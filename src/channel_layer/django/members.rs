@@ -16,6 +16,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 /// Django forgets a member after a day.
 const GROUP_EXPIRY_S: u64 = 86_400;
 const RENEW_EVERY_US: u64 = 6 * 60 * 60 * 1_000_000;
+const _: () = assert!(RENEW_EVERY_US * 3 < GROUP_EXPIRY_S * 1_000_000, "two renewals may fail");
 /// Users whose groups are joined in one round trip.
 const USERS_AT_ONCE: usize = 500;
 
@@ -25,12 +26,14 @@ pub(super) struct Members {
     /// `core` only: in `pubsub` a pattern covers everybody.
     keyring: Option<Keyring>,
     link: Option<Connection>,
+    /// Which return of Redis the connection is from: one that was away may have forgotten the groups.
+    link_of: u64,
     renew_us: u64,
 }
 
 impl Members {
     pub(super) fn new(common: Common, database: PathBuf, keyring: Option<Keyring>) -> Self {
-        Self { common, database, keyring, link: None, renew_us: 0 }
+        Self { common, database, keyring, link: None, link_of: 0, renew_us: 0 }
     }
 
     /// Until there is no more news, which is when the server ends.
@@ -82,6 +85,10 @@ impl Members {
     /// At the start, after Redis was away, and before Django forgets.
     fn join_all(&mut self) {
         let now_us = self.common.clock.now().monotonic_us;
+        let returns = self.common.road.returns();
+        if std::mem::replace(&mut self.link_of, returns) != returns {
+            self.link = None;
+        }
         if self.keyring.is_none() || (self.link.is_some() && now_us < self.renew_us) {
             return;
         }

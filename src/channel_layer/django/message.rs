@@ -2,6 +2,7 @@
 //! Redis. Enter at [`read`] and [`recipient`].
 
 use crate::api::{frames, json};
+use crate::hub::event::Unusable;
 use crate::matching::{PropertyId, UserId, behind_title, parse_id};
 use crate::notification::{Channel, Contact, Content, GENERAL, General, Home, Person, RESERVED_TYPES, foreign_uuid};
 use serde_json::{Map, Value};
@@ -48,27 +49,27 @@ pub(super) fn group(channel: Channel, user: UserId) -> String {
     format!("{}_notifications_{user}", channel.as_str())
 }
 
-/// Reads one message. The answer is a word for the metrics.
-pub(super) fn read(bytes: &[u8], most: usize) -> Result<Event, &'static str> {
+/// Reads one message.
+pub(super) fn read(bytes: &[u8], most: usize) -> Result<Event, Unusable> {
     if bytes.len() > most {
-        return Err("too_large");
+        return Err(Unusable::TooLarge);
     }
     let mut format = rmp_serde::Deserializer::new(Cursor::new(bytes));
-    let value = json::read(&mut format).map_err(|_| "not_messagepack")?;
+    let value = json::read(&mut format).map_err(|_| Unusable::NotMessagePack)?;
     if format.get_ref().position() < bytes.len() as u64 {
-        return Err("not_messagepack");
+        return Err(Unusable::NotMessagePack);
     }
-    let Value::Object(event) = value else { return Err("not_a_map") };
-    let kind = event.get("type").and_then(Value::as_str).ok_or("no_type")?.replace('.', "_");
+    let Value::Object(event) = value else { return Err(Unusable::NotAMap) };
+    let kind = event.get("type").and_then(Value::as_str).ok_or(Unusable::NoType)?.replace('.', "_");
     let content = match kind.as_str() {
         "property_like_notification" => like(&event),
         "match_accepted_notification" => accepted(&event),
         "match_accepted_for_tenant" => accepted_for_tenant(&event),
         "general_notification" => general(&event),
-        _ => return Err("unknown_type"),
+        _ => return Err(Unusable::UnknownType),
     };
-    let content = content.ok_or("fields")?;
-    Ok(Event { id: id(&event).ok_or("fields")?, content, names: names(&event) })
+    let content = content.ok_or(Unusable::Fields)?;
+    Ok(Event { id: id(&event).ok_or(Unusable::Fields)?, content, names: names(&event) })
 }
 
 fn id(event: &Map<String, Value>) -> Option<String> {
@@ -193,7 +194,7 @@ mod tests {
         assert_eq!(event.names, ["specific.00112233445566778899aabbccddeeff!property_notifications_7"]);
         assert_eq!(recipient("property_notifications_7"), Some((Channel::Property, UserId(7))));
         assert_eq!(event.uuid(Channel::Property, UserId(7)).get_version_num(), 5);
-        assert_eq!(read(&bytes, bytes.len() - 1), Err("too_large"));
+        assert_eq!(read(&bytes, bytes.len() - 1), Err(Unusable::TooLarge));
     }
 
     #[test]
@@ -222,8 +223,8 @@ mod tests {
             event[key] = value;
             read(&packed(&event), 10_000).unwrap_err()
         };
-        assert_eq!(with("type", json!("websocket.close")), "unknown_type");
-        assert_eq!(with("type", json!(5)), "no_type");
+        assert_eq!(with("type", json!("websocket.close")), Unusable::UnknownType);
+        assert_eq!(with("type", json!(5)), Unusable::NoType);
         for (key, value) in [
             ("property_id", json!(0)),
             ("property_id", json!("x")),
@@ -234,19 +235,19 @@ mod tests {
             ("notification_id", json!("")),
             ("notification_id", json!("x".repeat(257))),
         ] {
-            assert_eq!(with(key, value), "fields", "{key}");
+            assert_eq!(with(key, value), Unusable::Fields, "{key}");
         }
         for kind in ["", "pong", "property_like", "a\nb"] {
             let event = json!({"type": "general_notification", "notification_type": kind, "message": "m",
                 "notification_id": "n"});
-            assert_eq!(read(&packed(&event), 1_000), Err("fields"), "{kind:?}");
+            assert_eq!(read(&packed(&event), 1_000), Err(Unusable::Fields), "{kind:?}");
         }
         let deep = (0..40).fold(json!({}), |inner, _| json!({ "d": inner }));
-        assert_eq!(read(&packed(&deep), 10_000), Err("not_messagepack"));
-        assert_eq!(read(&packed(&json!([1])), 1_000), Err("not_a_map"));
+        assert_eq!(read(&packed(&deep), 10_000), Err(Unusable::NotMessagePack));
+        assert_eq!(read(&packed(&json!([1])), 1_000), Err(Unusable::NotAMap));
         let mut more = packed(&fine);
         more.push(0);
-        assert_eq!(read(&more, 1_000), Err("not_messagepack"));
+        assert_eq!(read(&more, 1_000), Err(Unusable::NotMessagePack));
         for group in ["chat_1", "inbox_1", "property_notifications_01", "property_notifications_x", "notifications_1"] {
             assert_eq!(recipient(group), None, "{group}");
         }

@@ -16,12 +16,14 @@ use crate::api::command::Command;
 use crate::clock::Clock;
 use crate::config;
 use crate::hub::Seen;
+use crate::hub::event::Unusable;
 use crate::inbox::{Letter, Postbox};
 use crate::matching::UserId;
+use crate::metrics::Counts;
 use crate::notification::Channel;
 use fernet::Keys;
 use message::Event;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -79,6 +81,7 @@ impl Common {
     fn relay(&self, commands: Vec<Command>) {
         if self.bundles.0.send(()).is_ok() {
             let room = Box::new(Room(Arc::clone(&self.bundles.1)));
+            self.road.load.add(commands.len());
             // The thread that appends outlives this one.
             let _ = self.queue.send(Asked::Relayed { commands, room });
         }
@@ -89,19 +92,19 @@ impl Common {
 #[derive(Default)]
 struct Heard {
     commands: Vec<Command>,
-    dropped: BTreeMap<&'static str, u64>,
+    dropped: Counts<Unusable>,
 }
 
 impl Heard {
-    fn drop(&mut self, cause: &'static str) {
-        *self.dropped.entry(cause).or_default() += 1;
+    fn drop(&mut self, cause: Unusable) {
+        self.dropped.add(cause, 1);
     }
 
     /// One message, opened and read.
     fn read(&mut self, common: &Common, bytes: &[u8]) -> Option<Event> {
         let opened = if common.keys.is_empty() { None } else { Some(common.keys.open(bytes)) };
         let read = match &opened {
-            Some(None) => Err("not_decrypted"),
+            Some(None) => Err(Unusable::NotDecrypted),
             Some(Some(plain)) => message::read(plain, common.most),
             None => message::read(bytes, common.most),
         };
@@ -110,9 +113,9 @@ impl Heard {
 
     fn tell(&mut self, common: &Common, event: &Event, channel: Channel, user: UserId) {
         if !event.fits(channel) {
-            self.drop("wrong_group");
+            self.drop(Unusable::WrongGroup);
         } else if !common.knows(user) {
-            self.drop("unknown_user");
+            self.drop(Unusable::UnknownUser);
         } else {
             let (uuid, content) = (event.uuid(channel, user), event.content.clone());
             self.commands.push(Command::Relay { user, channel, uuid, content });
@@ -120,7 +123,7 @@ impl Heard {
     }
 
     fn pass_on(self, common: &Common) {
-        for (cause, count) in self.dropped {
+        for (cause, count) in self.dropped.iter().filter(|(_, count)| *count > 0) {
             common.post.post(Letter::DjangoRefused { cause, count });
         }
         let mut commands = self.commands.into_iter().peekable();

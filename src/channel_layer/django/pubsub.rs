@@ -2,6 +2,7 @@
 //! published while nobody listens is gone, so a broken connection is replaced at once. Enter at [`run`].
 
 use super::{AGAIN, Common, Heard, LOOK_EVERY, message};
+use crate::hub::event::Unusable;
 use redis::RedisResult;
 
 /// Until the server ends.
@@ -33,7 +34,7 @@ fn listen(common: &Common) -> RedisResult<()> {
         let recipient = message.get_channel_name().strip_prefix(&start).and_then(message::recipient);
         match (recipient, heard.read(common, message.get_payload_bytes())) {
             (Some((channel, user)), Some(event)) => heard.tell(common, &event, channel, user),
-            (None, Some(_)) => heard.drop("wrong_group"),
+            (None, Some(_)) => heard.drop(Unusable::WrongGroup),
             (_, None) => {}
         }
         heard.pass_on(common);

@@ -27,12 +27,13 @@ struct Waiter {
 }
 
 impl Waiters {
-    /// All connected and waiting; `None` over TLS, which has no bare connections.
-    pub(super) fn connect(address: &Address, count: usize, wait: &Cmd) -> io::Result<Option<Self>> {
+    /// All connected and waiting, each as soon as it is connected.
+    pub(super) fn connect(address: &Address, count: usize, wait: &Cmd) -> io::Result<Self> {
         let (poll, mut each) = (Poll::new()?, Vec::with_capacity(count));
         let wait = wait.get_packed_command();
+        let tls = address.tls()?;
         for n in 0..count {
-            let Some(mut stream) = address.bare()? else { return Ok(None) };
+            let mut stream = address.bare(tls.as_ref())?;
             poll.registry().register(&mut stream, Token(n), Interest::READABLE)?;
             for _ in 0..AHEAD {
                 // Small beside what a socket takes: one that does not take it is broken.
@@ -40,7 +41,7 @@ impl Waiters {
             }
             each.push(Waiter { stream, came: Vec::new() });
         }
-        Ok(Some(Self { poll, events: Events::with_capacity(count), each, wait }))
+        Ok(Self { poll, events: Events::with_capacity(count), each, wait })
     }
 
     /// Waits for the first messages.

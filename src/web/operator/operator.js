@@ -140,7 +140,8 @@ const CHARTS = [
     ["age", (s) => s.oldest_undelivered_seconds]], [86400, 3600, 60]],
   ["Commit batches", short, [
     ["jobs a commit", (s, i) => average("batch_jobs", i)],
-    ["queued", (s) => s.queues.writes]]],
+    ["queued", (s) => s.queues.writes],
+    ["for the shared log", (s) => s.shared_log.queued]]],
   ["Commit time", seconds, [
     ["p50", (s, i) => quantile("seconds.commit", 0.5, i)],
     ["p99", (s, i) => quantile("seconds.commit", 0.99, i)]]],
@@ -179,6 +180,7 @@ function hints(s, i) {
   const commit = quantile("seconds.commit", 0.99, i);
   if (commit > 0.5) found.push(`The disk is slow: a commit takes up to ${seconds(commit)}.`);
   if (rate("log_lines_dropped", i) > 0) found.push(`Log lines are lost (${whole.format(s.log_lines_dropped)} so far): whoever reads standard output is too slow, or gone.`);
+  if (s.shared_log.lag_seconds > 5) found.push(`This node is ${span(s.shared_log.lag_seconds)} behind the log that the nodes share.`);
   if (rate("failed_jobs", i) > 0) found.push("Commits fail.");
   for (const [limit, count] of Object.entries(s.limits)) {
     const then = before(i)?.limits[limit] ?? 0;
