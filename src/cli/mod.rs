@@ -68,7 +68,7 @@ auth.public_key_file.
         takes: "[--listen ADDR] [--quiet]",
         options: &["--listen", "--quiet"],
         word: false,
-        does: "the same on a throw-away database with people in it who do things",
+        does: "run a server on a throw-away database with people in it who do things",
         more: "\
 Prints links that open in a browser already signed in, and ready curl lines. Ignores config.toml.
   --listen ADDR   instead of 127.0.0.1:8000; port 0: any free one
@@ -124,7 +124,7 @@ From the rows; which sockets it went to, from the memory of the server on server
         word: true,
         does: "print an access token made with the configured secret",
         more: "\
-  --ttl 1h        how long it is good; else auth.access_ttl
+Good for --ttl, else for auth.access_ttl.
   --service       for the backend: the service calls, and nothing that is a user's own; needs no USER_ID
 ",
     },
@@ -144,7 +144,7 @@ proxy answers in the client's place, set delivery.ack to \"client\" or \"written
         takes: "[--listen ADDR]",
         options: &["--listen"],
         word: false,
-        does: "a WebSocket echo server, for conformance suites",
+        does: "run a WebSocket echo server, for conformance suites",
         more: "\
 Any path, no token, messages up to 16 MiB, on the same reactor and protocol code.
 ",
@@ -169,7 +169,8 @@ fn help(of: Option<&Spec>) -> String {
     };
     let Spec { name, takes, does, more, options, .. } = spec;
     let notes = if options.contains(&"--config") { format!("\n{NOTES}") } else { String::new() };
-    format!("habittod {name} {takes}\n\n{does}.\n{more}{notes}")
+    let (first, rest) = does.split_at(1);
+    format!("habittod {name} {takes}\n\n{}{rest}.\n\n{more}{notes}", first.to_uppercase())
 }
 
 /// Runs one command.
@@ -317,7 +318,7 @@ mod tests {
         for spec in COMMANDS {
             let (usage, own) = (format!("habittod {} {}", spec.name, spec.takes), help(Some(spec)));
             assert!(all.contains(&usage), "{usage}");
-            assert!(own.starts_with(&usage) && own.contains(spec.does), "{own}");
+            assert!(own.starts_with(&usage) && own.contains(&spec.does[1..]), "{own}");
             for option in spec.options {
                 assert!(own.contains(option), "{}: {option}", spec.name);
             }
