@@ -1,6 +1,7 @@
 //! Owns the HTTP side of a connection: heads are judged, bodies understood, answers written, sockets upgraded.
 //! Never knows a path or JSON (`api` does). Enter at `drive_http`.
 
+use super::addresses::address_of;
 use super::connection::{Admitted, Feed, State, Waiting};
 use super::event::{Cause, Event, Limit};
 use super::idempotency::idempotency;
@@ -319,8 +320,8 @@ impl<S> Hub<S> {
         let trusted = |address: IpAddr| self.rules.proxies.iter().any(|proxy| proxy.contains(address));
         let mut client = peer;
         for hop in request.header("x-forwarded-for").unwrap_or_default().rsplit(',') {
-            match hop.trim().parse() {
-                Ok(address) if trusted(client) => client = address,
+            match address_of(hop.trim()) {
+                Some(address) if trusted(client) => client = address,
                 _ => break,
             }
         }
