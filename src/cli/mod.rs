@@ -239,8 +239,14 @@ impl Given {
     fn read(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut given = Self::default();
         while let Some(word) = words.next() {
-            let mut value = |name: &str| words.next().ok_or_else(|| format!("{name} needs a value"));
-            match word.as_str() {
+            // `--name value` and `--name=value` are the same.
+            let (option, mut inline) = match word.split_once('=').filter(|(name, _)| name.starts_with("--")) {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None => (word.as_str(), None),
+            };
+            let mut value =
+                |name: &str| inline.take().or_else(|| words.next()).ok_or_else(|| format!("{name} needs a value"));
+            match option {
                 "--config" => {
                     given.options.push("--config");
                     given.config = Some(value("--config")?.into());
@@ -270,7 +276,10 @@ impl Given {
                 "--quiet" => given.options.push("--quiet"),
                 "--help" | "-h" => given.help = true,
                 option if option.starts_with('-') => return Err(format!("there is no option {option:?}")),
-                _ => given.words.push(word),
+                _ => given.words.push(word.clone()),
+            }
+            if inline.is_some() {
+                return Err(format!("{option} takes no value"));
             }
         }
         Ok(given)
@@ -323,6 +332,19 @@ mod tests {
                 assert!(own.contains(option), "{}: {option}", spec.name);
             }
             assert!(own.lines().chain(all.lines()).all(|line| line.chars().count() <= 120), "{own}");
+        }
+    }
+
+    #[test]
+    fn values_follow_a_space_or_an_equals_sign() {
+        let read = |words: &[&str]| Given::read(words.iter().map(ToString::to_string));
+        for words in [&["7", "--ttl", "5m"][..], &["--ttl=5m", "7"]] {
+            let given = read(words).unwrap();
+            assert_eq!((given.ttl, given.words), (Some(Duration::from_secs(300)), vec!["7".to_owned()]));
+        }
+        assert_eq!(read(&["--token=a=b"]).unwrap().token.as_deref(), Some("a=b"));
+        for wrong in [&["--ttl"][..], &["--ttl="], &["--quiet=yes"], &["--config"], &["--steal=1"]] {
+            assert!(read(wrong).is_err(), "{wrong:?}");
         }
     }
 
