@@ -2,6 +2,7 @@
 //! Enter at [`PageRequest::parse`].
 
 use super::reply::Reply;
+use crate::http::form_pairs;
 use serde::{Deserialize, Serialize};
 
 /// Which page, and what its links are made of.
@@ -26,7 +27,8 @@ impl PageRequest {
     pub fn parse(address: String, query: &str) -> Result<Self, Reply> {
         let (mut page, mut size, mut others) = (1, SIZE_DEFAULT, Vec::new());
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            match pair.split_once('=').unwrap_or((pair, "")) {
+            let Some((name, text)) = form_pairs(pair).next() else { continue };
+            match (name.as_ref(), text.as_ref()) {
                 ("page", text) => page = number(text).filter(|n| *n > 0).ok_or_else(no_such_page)?,
                 ("page_size", text) => {
                     size = any_size(text).clamp(1, SIZE_MAX);
@@ -112,6 +114,8 @@ mod tests {
         let wrapped = asked.wrap(25, vec![0; 10]).unwrap();
         assert_eq!(wrapped.next.as_deref(), Some("http://h/api/notifications/?page=3&is_read=false&page_size=10"));
         assert_eq!(wrapped.previous.as_deref(), Some("http://h/api/notifications/?is_read=false&page_size=10"));
+        let escaped = page("p%61ge=%32&page_size=%31%30&%74oken=x&type=a%26b");
+        assert_eq!((escaped.page, escaped.size, escaped.others.as_str()), (2, 10, "page_size=%31%30&type=a%26b"));
         assert_eq!(page("page=3").wrap(41, vec![0]).unwrap().next, None);
     }
 

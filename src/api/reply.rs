@@ -3,6 +3,7 @@
 
 use super::frames::encode;
 use crate::auth::TokenError;
+use crate::http::Method;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -93,9 +94,13 @@ impl Reply {
     }
 
     #[must_use]
-    pub fn method_not_allowed(method: &str, allow: &'static str) -> Self {
-        Self::success(405, FAULTY, json!({ "detail": format!("Method \"{method}\" not allowed.") }))
-            .with_header("Allow", allow)
+    pub fn method_not_allowed(method: Method, allow: &'static str) -> Self {
+        let detail = match method {
+            // Its name is not kept.
+            Method::Other => "Method not allowed.".to_owned(),
+            known => format!("Method \"{}\" not allowed.", known.as_str()),
+        };
+        Self::success(405, FAULTY, json!({ "detail": detail })).with_header("Allow", allow)
     }
 
     #[must_use]
@@ -108,6 +113,11 @@ impl Reply {
     #[must_use]
     pub fn faulty(status: u16, detail: &str) -> Self {
         Self::success(status, FAULTY, json!({ "detail": detail }))
+    }
+
+    #[must_use]
+    pub fn too_large(max: usize) -> Self {
+        Self::faulty(413, &format!("The body may have {max} bytes."))
     }
 
     #[must_use]

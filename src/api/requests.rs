@@ -45,8 +45,15 @@ pub fn body_max(route: Route, usual: usize) -> usize {
     }
 }
 
-/// Reads query and body. `origin`: scheme and host, for links. Judged here, in this order: 415, 400.
-pub fn understand(route: Route, caller: Caller, request: &Request<'_>, origin: &str) -> Result<Asked, Reply> {
+/// Reads query and body. `origin`: scheme and host, for links. `usual`: the body's limit. Judged here, in this order:
+/// 415, 400, and 413 for what only the naming of many users is allowed.
+pub fn understand(
+    route: Route,
+    caller: Caller,
+    request: &Request<'_>,
+    origin: &str,
+    usual: usize,
+) -> Result<Asked, Reply> {
     let by = match caller {
         Caller::User(user) => user,
         Caller::Service => UserId(0),
@@ -56,7 +63,12 @@ pub fn understand(route: Route, caller: Caller, request: &Request<'_>, origin: &
         (_, Resource::Refresh) => sign_in::refresh_token(&body(route, request)?).map(Asked::Renew),
         (Method::Post | Method::Put, _) => {
             let fields = body(route, request)?;
-            write(route.resource, by, fields).map(Asked::Write)
+            match write(route.resource, by, fields)? {
+                Command::Notify { to: Recipients::One(..), .. } if request.body.len() > usual => {
+                    Err(Reply::too_large(usual))
+                }
+                command => Ok(Asked::Write(command)),
+            }
         }
         (Method::Delete, Resource::User(id)) => Ok(Asked::Write(Command::DeleteUser { id })),
         (Method::Delete, Resource::Property(id)) => Ok(Asked::Write(Command::DeleteProperty { id })),

@@ -169,7 +169,7 @@ pub fn route(door: Door, signs_in: bool, method: Method, path: &str) -> Result<R
     }
     match resource.calls().0.iter().find(|(takes, _)| *takes == asked) {
         Some((_, access)) => Ok(Route { resource, method: asked, access: *access }),
-        None => Err(Reply::method_not_allowed(method.as_str(), resource.allow())),
+        None => Err(Reply::method_not_allowed(method, resource.allow())),
     }
 }
 
@@ -309,5 +309,8 @@ mod tests {
     fn allow_lists_what_is_taken() {
         let refused = route(Door::Public, true, Method::Patch, "/api/properties/1/").unwrap_err();
         assert_eq!(refused.headers, [("Allow", "GET, HEAD, PUT, DELETE, OPTIONS".into())]);
+        assert!(refused.body.contains("Method \\\"PATCH\\\" not allowed."), "{}", refused.body);
+        let refused = route(Door::Public, true, Method::Other, "/api/properties/1/").unwrap_err();
+        assert!(refused.body.contains("\"Method not allowed.\""), "{}", refused.body);
     }
 }

@@ -88,7 +88,9 @@ fn start(
         Ok(entrance) => entrance,
         Err(e) => return complain(format!("cannot wait for sockets: {e}"), Exit::Failed),
     };
-    let (bound, admin) = match listen(&mut entrance, &config.server) {
+    // Where nothing is read from a file, the address is the command line's.
+    let option = matches!(reload, Reload::Nothing).then_some("--listen");
+    let (bound, admin) = match listen(&mut entrance, &config.server, option) {
         Ok(addresses) => addresses,
         Err((what, exit)) => return complain(what, exit),
     };
@@ -141,8 +143,12 @@ fn road(config: &Config, storage: Storage, post: &Postbox, clock: Clock) -> Resu
 }
 
 /// Opens the doors: those that systemd has opened already, else those of the configuration. Gives back the addresses of
-/// the public door, and of the admin's.
-fn listen(entrance: &mut Entrance, server: &config::Server) -> Result<(Addresses, Addresses), (String, Exit)> {
+/// the public door, and of the admin's. `option`: what names the address instead of a key.
+fn listen(
+    entrance: &mut Entrance,
+    server: &config::Server,
+    option: Option<&str>,
+) -> Result<(Addresses, Addresses), (String, Exit)> {
     let passed = systemd::passed(server).map_err(|what| (what, Exit::Usage))?;
     let is_passed = |door| passed.iter().any(|(_, passed)| *passed == door);
     let mut doors = vec![
@@ -167,7 +173,10 @@ fn listen(entrance: &mut Entrance, server: &config::Server) -> Result<(Addresses
                         Exit::Done,
                     );
                 }
-                Err(e) => return Err((format!("cannot listen on {address}: {e}; choose another {key}"), Exit::Failed)),
+                Err(e) => {
+                    let choose = option.unwrap_or(key);
+                    return Err((format!("cannot listen on {address}: {e}; choose another {choose}"), Exit::Failed));
+                }
             }
         }
     }

@@ -14,6 +14,13 @@ pub(super) fn run(
     ttl: Option<Duration>,
     service: bool,
 ) -> Exit {
+    let user = match (user.map(|text| UserId::parse(text)), service) {
+        (Some(None), _) => return usage("USER_ID must be a number from 1, without sign or leading zeros"),
+        // The backend is nobody in particular: a USER_ID beside --service changes nothing.
+        (_, true) => None,
+        (Some(user), false) => user,
+        (None, false) => return usage("token needs a USER_ID or --service"),
+    };
     let config = match config {
         Ok(config) => config,
         Err(mistakes) => return mistaken(&mistakes),
@@ -35,12 +42,9 @@ pub(super) fn run(
         return usage("--ttl must be longer than 0");
     }
     let now_ms = Clock::start().now().wall_ms;
-    let token = match (user.map(|text| UserId::parse(text)), service) {
-        (Some(None), _) => return usage("USER_ID must be a number from 1, without sign or leading zeros"),
-        // The backend is nobody in particular: a USER_ID beside --service changes nothing.
-        (_, true) => signer.service(now_ms, ttl),
-        (Some(Some(user)), false) => signer.access(user, now_ms, ttl),
-        (None, false) => return usage("token needs a USER_ID or --service"),
+    let token = match user {
+        Some(user) => signer.access(user, now_ms, ttl),
+        None => signer.service(now_ms, ttl),
     };
     say(&format!("{token}\n"))
 }

@@ -72,7 +72,7 @@ pub(super) fn unknown_key(name: &str) -> Wrong {
             format!("[{section}] has {}", keys.collect::<Vec<_>>().join(", "))
         }
         (None, None) => match sections.iter().min_by_key(|section| distance(section, name)) {
-            Some(section) if distance(section, name) <= 3 => format!("is [{section}] meant?"),
+            Some(section) if distance(section, name) <= section.len() / 3 => format!("is [{section}] meant?"),
             _ => format!("the sections are {}", sections.into_iter().collect::<Vec<_>>().join(", ")),
         },
     };
@@ -133,6 +133,7 @@ mod tests {
             ("listen", "is server.listen meant?"),
             ("limit", "is [limits] meant?"),
             ("delivery.colour", "[delivery] has ack, replay_max"),
+            ("foo", "the sections are auth, channel_layer, delivery, limits, log, server, storage"),
             ("websocket", "the sections are auth, channel_layer, delivery, limits, log, server, storage"),
         ] {
             assert_eq!(unknown_key(name).right, meant, "{name}");

@@ -3,7 +3,7 @@
 
 use slab::Slab;
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// A connection keeps four bytes of it: a place.
 #[derive(Default)]
@@ -52,5 +52,33 @@ impl Addresses {
 
     pub(super) fn at(&self, place: u32) -> IpAddr {
         self.known.get(place as usize).map_or_else(|| IpAddr::from([0; 4]), |known| known.address)
+    }
+}
+
+/// A hop of X-Forwarded-For; some proxies write a port behind the address.
+pub(super) fn address_of(hop: &str) -> Option<IpAddr> {
+    let bare = hop.parse().ok();
+    Some(bare.or_else(|| Some(hop.parse::<SocketAddr>().ok()?.ip()))?.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hops_with_and_without_a_port() {
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        for (hop, is) in [
+            ("203.0.113.7", "203.0.113.7"),
+            ("203.0.113.7:50123", "203.0.113.7"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("[2001:db8::1]:443", "2001:db8::1"),
+            ("::ffff:203.0.113.7", "203.0.113.7"),
+        ] {
+            assert_eq!(address_of(hop), Some(address(is)), "{hop}");
+        }
+        for odd in ["", "unknown", "203.0.113.7:", "203.0.113.7:99999", "2001:db8::1:443:x"] {
+            assert_eq!(address_of(odd), None, "{odd}");
+        }
     }
 }

@@ -12,8 +12,8 @@ use crate::websocket::close;
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
-/// Between two sockets at most, however few there are.
-const STEP_MAX_US: u64 = 10_000;
+/// Between two sockets at most: a handful does not make a stop last for all of `server.drain`.
+const STEP_MAX_US: u64 = 100_000;
 /// How long a socket may owe its last receipt before it is closed without.
 const RECEIPTS_US: u64 = 2_000_000;
 /// Where all that are left owe one: when they are looked at again.

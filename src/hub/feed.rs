@@ -216,8 +216,15 @@ impl<S> Hub<S> {
         self.effects.reads.push(Ask { query: Query::WasSent { user, channel, uuid, first, last }, ticket });
     }
 
+    /// `row`: of this user and channel, and no older than the first that was sent here, nor newer than the last.
     pub(super) fn was_sent(&mut self, now: Now, ticket: Ticket, row: Option<NotificationId>, uuid: Uuid) {
-        match row {
+        let Some(connection) = self.connection(ticket) else { return };
+        let owed = connection.cold.as_ref().map(|cold| &cold.unacknowledged);
+        // A receipt is for all up to its row: where one before it is owed and it is not, it was never sent here.
+        let was_sent = |row: &NotificationId| {
+            owed.is_none_or(|owed| owed.front().is_none_or(|first| first > row) || owed.binary_search(row).is_ok())
+        };
+        match row.filter(was_sent) {
             Some(row) => self.acknowledged(now, ticket, row),
             None => self.complain(now, ticket, Complaint::NotFound, &[uuid]),
         }

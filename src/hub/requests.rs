@@ -1,6 +1,7 @@
 //! Owns the HTTP side of a connection: heads are judged, bodies understood, answers written, sockets upgraded.
 //! Never knows a path or JSON (`api` does). Enter at `drive_http`.
 
+use super::addresses::address_of;
 use super::connection::{Admitted, Feed, State, Waiting};
 use super::event::{Cause, Event, Limit};
 use super::idempotency::idempotency;
@@ -127,6 +128,8 @@ impl<S> Hub<S> {
                 let mut terms = request.terms();
                 // Whoever asked whether to send the body will not send it: where the next request begins is unknown.
                 terms.keep_alive &= !expects_continue;
+                // Nor is more read past than that.
+                terms.keep_alive &= !matches!(body, BodyLength::Known(length) if length > SKIP_MAX);
                 match route.and_then(|route| Some((route, self.key_of_refused(now, &reply, request, body, route)?))) {
                     Some((route, key)) => {
                         self.wait(now, ticket, request, route, terms);
@@ -157,7 +160,8 @@ impl<S> Hub<S> {
         route: Route,
     ) -> Result<usize, Reply> {
         if request.method == Method::Options {
-            return Err(preflight(route));
+            let foreign = request.header("origin").is_some_and(|origin| !self.allows_origin(origin));
+            return Err(preflight(route, foreign));
         }
         if route.resource.is_sign_in() {
             self.judge_sign_in(now, ticket, request, route)?;
@@ -219,7 +223,7 @@ impl<S> Hub<S> {
         }
         if matches!(body, BodyLength::Known(length) if length > body_max) {
             self.limited(Limit::Body);
-            return Err(Reply::faulty(413, &format!("The body may have {body_max} bytes.")));
+            return Err(Reply::too_large(body_max));
         }
         Ok(body_max)
     }
@@ -316,8 +320,8 @@ impl<S> Hub<S> {
         let trusted = |address: IpAddr| self.rules.proxies.iter().any(|proxy| proxy.contains(address));
         let mut client = peer;
         for hop in request.header("x-forwarded-for").unwrap_or_default().rsplit(',') {
-            match hop.trim().parse() {
-                Ok(address) if trusted(client) => client = address,
+            match address_of(hop.trim()) {
+                Some(address) if trusted(client) => client = address,
                 _ => break,
             }
         }
@@ -388,7 +392,7 @@ impl<S> Hub<S> {
         let https = self.rules.proxies.iter().any(|proxy| proxy.contains(peer))
             && request.header("x-forwarded-proto").is_some_and(|proto| proto.eq_ignore_ascii_case("https"));
         let origin = format!("{}://{}", if https { "https" } else { "http" }, request.host);
-        let asked = match (requests::understand(route, caller, request, &origin), &key) {
+        let asked = match (requests::understand(route, caller, request, &origin, self.rules.limits.body), &key) {
             (Err(reply), Some(_)) if reply.headers.is_empty() => {
                 Ok(Asked::Write(Command::Remember { status: reply.status, body: reply.body }))
             }
@@ -621,11 +625,14 @@ impl<S> Hub<S> {
     }
 }
 
-/// The answer to OPTIONS (Fetch, "CORS-preflight request"): what an allowed origin may send.
-fn preflight(route: Route) -> Reply {
+/// The answer to OPTIONS (Fetch, "CORS-preflight request"): what an allowed origin may send. `foreign`: to any other.
+fn preflight(route: Route, foreign: bool) -> Reply {
     let allow = route.resource.allow();
-    Reply::no_content()
-        .with_header("Allow", allow)
+    let reply = Reply::no_content().with_header("Allow", allow);
+    if foreign {
+        return reply;
+    }
+    reply
         .with_header("Access-Control-Allow-Methods", allow)
         .with_header("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key")
         .with_header("Access-Control-Max-Age", "600")
@@ -634,7 +641,7 @@ fn preflight(route: Route) -> Reply {
 /// An echo server takes any path and knows nobody.
 fn judge_echo(request: &Request<'_>) -> Result<usize, Reply> {
     if request.method != Method::Get {
-        return Err(Reply::method_not_allowed(request.method.as_str(), "GET"));
+        return Err(Reply::method_not_allowed(request.method, "GET"));
     }
     upgrade::check(request).map(|_| 0).map_err(upgrade_refusal)
 }
@@ -662,8 +669,11 @@ fn upgrade_refusal(fault: upgrade::UpgradeFault) -> Reply {
 
 /// `Authorization: Bearer …`, the scheme in any case.
 pub(super) fn bearer<'a>(request: &Request<'a>) -> Result<&'a str, Unauthorized> {
-    if request.header_count("authorization") == 0 {
-        return Err(Unauthorized::Missing);
+    match request.header_count("authorization") {
+        0 => return Err(Unauthorized::Missing),
+        1 => {}
+        // Which of them counts is not guessed at.
+        _ => return Err(Unauthorized::BadHeader),
     }
     let value = request.header("authorization").unwrap_or_default();
     let mut parts = value.split_ascii_whitespace();

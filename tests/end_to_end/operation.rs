@@ -29,6 +29,12 @@ fn the_demo_introduces_itself() {
     stream.write_all(request.as_bytes()).unwrap();
     let answer = std::io::read_to_string(stream).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"access\":"), "{answer}");
+    let second = std::process::Command::new(env!("CARGO_BIN_EXE_habittod"))
+        .args(["demo", "--listen", address])
+        .output()
+        .unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&second.stderr).ends_with("; choose another --listen\n"), "{second:?}");
     std::process::Command::new("kill").arg(demo.id().to_string()).status().unwrap();
     assert!(demo.wait().unwrap().success());
     assert!(curl.is_some_and(|line| line.contains("/api/properties/1/like/")));

@@ -81,12 +81,13 @@ function seconds(s) {
 
 function span(s) {
   if (s === null || s <= 0) return NONE;
+  if (s < 60) return seconds(s);
   const [big, small] = SPANS.find(([, size]) => s >= size) ?? SPANS.at(-1);
   const next = SPANS[SPANS.findIndex(([name]) => name === big) + 1];
   const rest = next ? Math.floor((s % small) / next[1]) : 0;
   return `${Math.floor(s / small)} ${big}${rest ? ` ${rest} ${next[0]}` : ""}`;
 }
-const SPANS = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+const SPANS = [["d", 86400], ["h", 3600], ["min", 60]];
 
 function bytes(n) {
   if (n === null) return NONE;
@@ -108,7 +109,7 @@ const TILES = [
   ["Undelivered", (s) => whole.format(s.undelivered), (s) => `oldest: ${span(s.oldest_undelivered_seconds)}`],
   ["Delivered", (s) => percent(s.delivery_ratio * 100), (s) => `${whole.format(s.unread)} unread`],
   ["Request → device, p99", (s, i) => seconds(quantile("seconds.acknowledge_live", 0.99, i)), (s, i) => `p50 ${seconds(quantile("seconds.acknowledge_live", 0.5, i))}`],
-  ["Commit, p99", (s, i) => seconds(quantile("seconds.commit", 0.99, i)), (s, i) => `${short(average("batch_jobs", i))} jobs each · ${s.queues.writes} queued`],
+  ["Commit, p99", (s, i) => seconds(quantile("seconds.commit", 0.99, i)), (s, i) => `jobs in each: ${short(average("batch_jobs", i))} · ${s.queues.writes} queued`],
   ["Memory", (s) => bytes(s.process.resident_bytes), (s) => `${whole.format(s.process.descriptors)} descriptors`],
   ["CPU", (s, i) => percent(cpu(i)), () => "of one core"],
 ];
