@@ -2,7 +2,7 @@
 //! an answer (storage does, in the transaction that made it). Enter at `idempotency`.
 
 use super::Hub;
-use super::requests::bearer;
+use super::admission::bearer;
 use crate::api::reply::Reply;
 use crate::api::routes::Route;
 use crate::auth::Caller;

@@ -3,6 +3,7 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))] // hostile bytes pass here
 
 mod addresses;
+mod admission;
 mod connection;
 mod deadlines;
 mod delivery;

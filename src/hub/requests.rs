@@ -1,25 +1,23 @@
-//! Owns the HTTP side of a connection: heads are judged, bodies understood, answers written, sockets upgraded.
-//! Never knows a path or JSON (`api` does). Enter at `drive_http`.
+//! Owns the HTTP side of a connection: requests are taken one by one, understood and answered, sockets upgraded. Never
+//! judges who may ask (`admission`), nor knows a path or JSON (`api` does). Enter at `drive_http`.
 
-use super::addresses::address_of;
+use super::admission::judge_echo;
 use super::connection::{Admitted, Feed, State, Waiting};
-use super::event::{Cause, Event, Limit};
+use super::event::{Event, Limit};
 use super::idempotency::idempotency;
-use super::{Asker, Hub, PIPELINE_BYTES, PasswordTask, Seen, idle_ms, ms, response, seconds};
+use super::{Hub, PIPELINE_BYTES, PasswordTask, Seen, idle_ms, ms, response, seconds};
 use crate::api::command::Command;
-use crate::api::reply::{Reply, Unauthorized};
+use crate::api::reply::Reply;
 use crate::api::requests::{self, Asked};
-use crate::api::routes::{Access, Door, Resource, Route, route};
-use crate::auth::{Caller, Claims, TokenError};
+use crate::api::routes::{Door, Resource, Route, route};
 use crate::clock::{Now, rfc3339};
 use crate::http::upgrade::Accept;
-use crate::http::{self, BodyLength, CONTINUE, Method, Request, Response, Stage, Step, Terms, upgrade};
+use crate::http::{self, BodyLength, CONTINUE, Request, Response, Stage, Step, Terms, upgrade};
 use crate::matching::UserId;
 use crate::notification::{Channel, NotificationId};
-use crate::storage::job::{Ask, Standing, Ticket};
+use crate::storage::job::{Ask, Ticket};
 use crate::web::File;
 use std::borrow::Cow;
-use std::net::IpAddr;
 
 /// Bytes of a refused request's body that are read past; a longer one ends the connection.
 const SKIP_MAX: usize = 256 * 1024;
@@ -147,226 +145,6 @@ impl<S> Hub<S> {
             Some(State::Http(http)) => http.door,
             _ => Door::Public,
         }
-    }
-
-    /// In the contract's order: for sockets 426, 400, 403, 401, 403, 429, 503, for the rest 429, 401, 403, 415, 413. How
-    /// many bytes of body are taken.
-    fn judge(
-        &mut self,
-        now: Now,
-        ticket: Ticket,
-        request: &Request<'_>,
-        body: BodyLength,
-        route: Route,
-    ) -> Result<usize, Reply> {
-        if request.method == Method::Options {
-            let foreign = request.header("origin").is_some_and(|origin| !self.allows_origin(origin));
-            return Err(preflight(route, foreign));
-        }
-        if route.resource.is_sign_in() {
-            self.judge_sign_in(now, ticket, request, route)?;
-            let body_max = self.judge_body(request, body, route)?;
-            self.admit(ticket, Admitted { route, caller: Caller::Service, expires_ms: i64::MAX, accept: None });
-            return Ok(body_max);
-        }
-        if route.access == Access::Anyone {
-            if matches!(route.resource, Resource::File(_)) {
-                let address = self.client(ticket, request);
-                if let Err(wait_us) = self.requests.take(Asker::Address(address), now.monotonic_us) {
-                    return Err(self.throttled(Limit::RequestsPerSecond, wait_us));
-                }
-            }
-            self.admit(ticket, Admitted { route, caller: Caller::Service, expires_ms: i64::MAX, accept: None });
-            return Ok(self.rules.limits.body);
-        }
-        if let Resource::Socket(_, user) = route.resource {
-            let judged = self.judge_handshake(now, ticket, request, user);
-            let (accept, claims) = judged.map_err(|why| self.turned_away(why))?;
-            let Claims { caller, expires_at_ms: expires_ms } = claims;
-            self.admit(ticket, Admitted { route, caller, expires_ms, accept: Some(accept) });
-            return Ok(0);
-        }
-        if self.is_too_late(ticket) {
-            let reply = Reply::unavailable("Shutting down.", 1 + self.jitter(ticket, 5));
-            return Err(self.turned_away((Cause::Late, reply)));
-        }
-        self.judge_address(ticket, request).map_err(|why| self.turned_away(why))?;
-        let claims = self.authenticate(now, request, false);
-        let asker = match claims {
-            Ok(Claims { caller: Caller::User(user), .. }) => Some(Asker::User(user)),
-            Ok(_) => None,
-            Err(_) => Some(Asker::Address(self.client(ticket, request))),
-        };
-        if let Some(asker) = asker
-            && let Err(wait_us) = self.requests.take(asker, now.monotonic_us)
-        {
-            return Err(self.throttled(Limit::RequestsPerSecond, wait_us));
-        }
-        let Claims { caller, expires_at_ms: expires_ms } = claims.map_err(|why| Reply::unauthorized(&why))?;
-        let allowed = match route.access {
-            Access::Anyone | Access::UserOrService => true,
-            Access::User => caller != Caller::Service,
-            Access::Service => caller == Caller::Service,
-        };
-        if !allowed {
-            return Err(Reply::forbidden());
-        }
-        let body_max = self.judge_body(request, body, route)?;
-        self.admit(ticket, Admitted { route, caller, expires_ms, accept: None });
-        Ok(body_max)
-    }
-
-    fn judge_body(&mut self, request: &Request<'_>, body: BodyLength, route: Route) -> Result<usize, Reply> {
-        let body_max = requests::body_max(route, self.rules.limits.body);
-        if body != BodyLength::None {
-            requests::media_type(route, request)?;
-        }
-        if matches!(body, BodyLength::Known(length) if length > body_max) {
-            self.limited(Limit::Body);
-            return Err(Reply::too_large(body_max));
-        }
-        Ok(body_max)
-    }
-
-    fn admit(&mut self, ticket: Ticket, admitted: Admitted) {
-        if let Some(State::Http(http)) = self.connection(ticket).map(|connection| &mut connection.state) {
-            http.admitted = Some(admitted);
-        }
-    }
-
-    fn judge_handshake(
-        &mut self,
-        now: Now,
-        ticket: Ticket,
-        request: &Request<'_>,
-        user: UserId,
-    ) -> Result<(Accept, Claims), (Cause, Reply)> {
-        let accept = upgrade::check(request).map_err(|fault| {
-            (if fault.status() == 426 { Cause::NoUpgrade } else { Cause::Key }, upgrade_refusal(fault))
-        })?;
-        if let Some(origin) = request.header("origin")
-            && !self.allows_origin(origin)
-        {
-            return Err((Cause::Origin, Reply::forbidden()));
-        }
-        let claims = self.authenticate(now, request, true).map_err(|why| (cause_of(why), Reply::unauthorized(&why)))?;
-        if claims.caller != Caller::User(user) {
-            return Err((Cause::Foreign, Reply::forbidden()));
-        }
-        let limit = self.rules.limits.connections_per_user;
-        if limit > 0 && self.sockets_of(user, limit) >= limit {
-            self.limited(Limit::ConnectionsPerUser);
-            return Err((Cause::ConnectionsPerUser, Reply::too_many(10)));
-        }
-        self.judge_address(ticket, request)?;
-        let rate = self.handshakes.0;
-        if let Err(wait_us) = rate.take(&mut self.handshakes.1, now.monotonic_us) {
-            let seconds = wait_us.div_ceil(1_000_000) + self.jitter(ticket, 5);
-            self.limited(Limit::HandshakesPerSecond);
-            return Err((Cause::HandshakesPerSecond, Reply::unavailable("Too many handshakes.", seconds)));
-        }
-        if self.drain.is_some() {
-            return Err((Cause::Draining, Reply::unavailable("Shutting down.", 1 + self.jitter(ticket, 5))));
-        }
-        if self.is_overloaded() {
-            return Err((Cause::Overloaded, Reply::unavailable("Overloaded.", 1 + self.jitter(ticket, 5))));
-        }
-        Ok((accept, claims))
-    }
-
-    /// Where a token may stand; a bad one in one place is not rescued by another.
-    fn authenticate(&mut self, now: Now, request: &Request<'_>, handshake: bool) -> Result<Claims, Unauthorized> {
-        let in_query = if handshake { request.query("token").filter(|token| !token.is_empty()) } else { None };
-        let token = match in_query {
-            Some(token) => token,
-            None => match bearer(request) {
-                Err(Unauthorized::Missing) if handshake => {
-                    upgrade::bearer_subprotocol(request).ok_or(Unauthorized::Missing)?.into()
-                }
-                other => other?.into(),
-            },
-        };
-        if handshake { self.verify_once(now, &token) } else { self.verify(now, &token) }
-    }
-
-    pub(super) fn verify(&mut self, now: Now, token: &str) -> Result<Claims, Unauthorized> {
-        let Some(verifier) = &self.rules.verifier else { return Err(Unauthorized::Missing) };
-        let claims = self.tokens.verify(verifier, token, now.wall_ms).map_err(Unauthorized::Token)?;
-        self.served(claims)
-    }
-
-    /// For a socket's token.
-    pub(super) fn verify_once(&mut self, now: Now, token: &str) -> Result<Claims, Unauthorized> {
-        let Some(verifier) = &self.rules.verifier else { return Err(Unauthorized::Missing) };
-        let claims = self.tokens.verify_once(verifier, token, now.wall_ms).map_err(Unauthorized::Token)?;
-        self.served(claims)
-    }
-
-    /// Whether its user may be served.
-    fn served(&self, claims: Claims) -> Result<Claims, Unauthorized> {
-        if let Caller::User(user) = claims.caller {
-            match self.users.standing(user) {
-                Standing::Active => {}
-                Standing::Inactive => return Err(Unauthorized::UserInactive),
-                Standing::Deleted => return Err(Unauthorized::UserGone),
-            }
-        }
-        Ok(claims)
-    }
-
-    /// The client's address: what a trusted proxy says, else the peer's own.
-    pub(super) fn client(&mut self, ticket: Ticket, request: &Request<'_>) -> IpAddr {
-        let peer = self.peer(ticket);
-        let trusted = |address: IpAddr| self.rules.proxies.iter().any(|proxy| proxy.contains(address));
-        let mut client = peer;
-        for hop in request.header("x-forwarded-for").unwrap_or_default().rsplit(',') {
-            match address_of(hop.trim()) {
-                Some(address) if trusted(client) => client = address,
-                _ => break,
-            }
-        }
-        client
-    }
-
-    /// Whether there is room for this client's address. A proxy's own connections count for it until one becomes a
-    /// socket, and then for the client.
-    fn judge_address(&mut self, ticket: Ticket, request: &Request<'_>) -> Result<(), (Cause, Reply)> {
-        let most = self.rules.limits.connections_per_ip;
-        if most == 0 {
-            return Ok(());
-        }
-        let (client, peer) = (self.client(ticket, request), self.peer(ticket));
-        let crowded = match self.connection(ticket).map(|connection| &connection.state) {
-            Some(State::Http(http)) if client == peer => http.crowded,
-            _ => self.addresses.count(client) >= most,
-        };
-        if crowded {
-            self.limited(Limit::ConnectionsPerIp);
-            return Err((Cause::ConnectionsPerIp, Reply::too_many(10)));
-        }
-        Ok(())
-    }
-
-    /// From here on, this connection is the client's whom a proxy speaks for.
-    fn count_for_client(&mut self, ticket: Ticket, request: &Request<'_>) {
-        let (client, peer) = (self.client(ticket, request), self.peer(ticket));
-        if client != peer {
-            let (place, _) = self.addresses.enter(client);
-            if let Some(connection) = self.connection(ticket) {
-                let left = std::mem::replace(&mut connection.address, place);
-                self.addresses.leave(left);
-            }
-        }
-    }
-
-    /// Who holds the other end: the client, or a proxy.
-    fn peer(&mut self, ticket: Ticket) -> IpAddr {
-        let place = self.connection(ticket).map_or(u32::MAX, |connection| connection.address);
-        self.addresses.at(place)
-    }
-
-    fn allows_origin(&self, origin: &str) -> bool {
-        self.rules.origins.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin))
     }
 
     /// A whole request.
@@ -537,32 +315,6 @@ impl<S> Hub<S> {
         }
     }
 
-    fn turned_away(&mut self, (cause, reply): (Cause, Reply)) -> Reply {
-        self.refused(cause, reply.status);
-        reply
-    }
-
-    /// 429 for coming too often.
-    pub(super) fn throttled(&mut self, limit: Limit, wait_us: u64) -> Reply {
-        self.limited(limit);
-        Reply::too_many(wait_us.div_ceil(1_000_000))
-    }
-
-    /// Bytes that are no request.
-    fn malformed(&mut self, refusal: http::Refusal, status: u16) {
-        let (cause, limit) = match refusal {
-            http::Refusal::TargetTooLong => (Cause::TargetTooLong, Some(Limit::Target)),
-            http::Refusal::HeadTooLarge => (Cause::HeadTooLarge, Some(Limit::Head)),
-            http::Refusal::BodyTooLarge => (Cause::BodyTooLarge, Some(Limit::Body)),
-            http::Refusal::VersionNotSupported => (Cause::Version, None),
-            http::Refusal::Malformed(_) | http::Refusal::NotSkippable => (Cause::Malformed, None),
-        };
-        if let Some(limit) = limit {
-            self.limited(limit);
-        }
-        self.effects.events.push(Event::Refused { cause, status, rule: Some(refusal.cause()) });
-    }
-
     /// What is known of a notification's way beyond its row, and which sockets of its user (`?user=`) are open.
     fn explain(&self, request: &Request<'_>, id: NotificationId) -> Reply {
         let name = |socket: Ticket| format!("{}.{}", socket.key, socket.generation);
@@ -622,64 +374,5 @@ impl<S> Hub<S> {
             Some(_) => self.begin_probe(now, ticket),
             None => self.begin_replay(now, ticket, since.as_deref()),
         }
-    }
-}
-
-/// The answer to OPTIONS (Fetch, "CORS-preflight request"): what an allowed origin may send. `foreign`: to any other.
-fn preflight(route: Route, foreign: bool) -> Reply {
-    let allow = route.resource.allow();
-    let reply = Reply::no_content().with_header("Allow", allow);
-    if foreign {
-        return reply;
-    }
-    reply
-        .with_header("Access-Control-Allow-Methods", allow)
-        .with_header("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key")
-        .with_header("Access-Control-Max-Age", "600")
-}
-
-/// An echo server takes any path and knows nobody.
-fn judge_echo(request: &Request<'_>) -> Result<usize, Reply> {
-    if request.method != Method::Get {
-        return Err(Reply::method_not_allowed(request.method, "GET"));
-    }
-    upgrade::check(request).map(|_| 0).map_err(upgrade_refusal)
-}
-
-fn cause_of(why: Unauthorized) -> Cause {
-    match why {
-        Unauthorized::Missing => Cause::NoToken,
-        Unauthorized::Token(TokenError::Expired) => Cause::ExpiredToken,
-        Unauthorized::BadHeader | Unauthorized::Token(_) => Cause::BadToken,
-        Unauthorized::UserInactive => Cause::UserInactive,
-        Unauthorized::UserGone => Cause::UserDeleted,
-        // Of a sign-in, never of a handshake.
-        Unauthorized::Refresh(_) | Unauthorized::NoAccount => Cause::BadToken,
-    }
-}
-
-fn upgrade_refusal(fault: upgrade::UpgradeFault) -> Reply {
-    match fault.status() {
-        426 => Reply::faulty(426, "This path speaks WebSocket (RFC 6455), version 13.")
-            .with_header("Upgrade", "websocket")
-            .with_header("Sec-WebSocket-Version", "13"),
-        status => Reply::faulty(status, "Sec-WebSocket-Key must be 16 bytes in base64, once."),
-    }
-}
-
-/// `Authorization: Bearer …`, the scheme in any case.
-pub(super) fn bearer<'a>(request: &Request<'a>) -> Result<&'a str, Unauthorized> {
-    match request.header_count("authorization") {
-        0 => return Err(Unauthorized::Missing),
-        1 => {}
-        // Which of them counts is not guessed at.
-        _ => return Err(Unauthorized::BadHeader),
-    }
-    let value = request.header("authorization").unwrap_or_default();
-    let mut parts = value.split_ascii_whitespace();
-    match (parts.next(), parts.next(), parts.next()) {
-        (Some(scheme), Some(token), None) if scheme.eq_ignore_ascii_case("bearer") => Ok(token),
-        (Some(scheme), ..) if scheme.eq_ignore_ascii_case("bearer") => Err(Unauthorized::BadHeader),
-        _ => Err(Unauthorized::Missing),
     }
 }
