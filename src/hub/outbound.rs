@@ -7,6 +7,8 @@ use std::rc::Rc;
 
 /// Slices in one write.
 const SLICES_MAX: usize = 64;
+/// From so many bytes on, a part takes no more: one is freed when it is gone whole, and a queue need never run empty.
+const PART_BYTES: usize = 16 * 1024;
 
 #[derive(Default)]
 pub struct Outbound {
@@ -53,7 +55,7 @@ impl Outbound {
 
     /// Lets `write` append its bytes.
     pub fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        if !matches!(self.parts.back(), Some(Part::Own(_))) {
+        if !matches!(self.parts.back(), Some(Part::Own(tail)) if tail.len() < PART_BYTES) {
             self.parts.push_back(Part::Own(Vec::new()));
         }
         if let Some(Part::Own(tail)) = self.parts.back_mut() {
@@ -116,5 +118,32 @@ impl Outbound {
         if self.is_empty() {
             self.free = 0;
         }
+    }
+}
+
+#[cfg(test)]
+impl Outbound {
+    /// Bytes of memory that are held for this queue alone.
+    pub(super) fn held(&self) -> usize {
+        let own = |part: &Part| if let Part::Own(bytes) = part { bytes.capacity() } else { 0 };
+        self.parts.iter().map(own).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Outbound, PART_BYTES};
+
+    /// A client that always leaves a byte in the queue.
+    #[test]
+    fn a_queue_that_never_runs_empty_does_not_grow() {
+        let mut outbound = Outbound::default();
+        outbound.push(|out| out.push(0));
+        for _ in 0..10_000 {
+            outbound.push(|out| out.extend_from_slice(&[0; 300]));
+            outbound.wrote(300);
+        }
+        assert_eq!(outbound.len(), 1);
+        assert!(outbound.held() <= 4 * PART_BYTES, "{} bytes held for one", outbound.held());
     }
 }

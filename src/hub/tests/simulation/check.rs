@@ -80,6 +80,8 @@ impl World {
                 _ => limits.outbound.max(PIPELINE_BYTES) + 64 * 1024,
             };
             assert!(queued <= allowed, "{key} has {queued} bytes queued");
+            let held = cold.outbound.held();
+            assert!(held <= 4 * (allowed + 64 * 1024), "{key} holds {held} bytes for {queued}");
             assert!(cold.input.len() <= limits.head + limits.body + self.stage.chunk, "{key}: {}", cold.input.len());
             assert!(cold.message.len() <= limits.ws_message + 16, "{key}: {}", cold.message.len());
         }
