@@ -48,7 +48,7 @@ impl<S> Hub<S> {
             return Ok(self.rules.limits.body);
         }
         if let Resource::Socket(_, user) = route.resource {
-            let judged = self.judge_handshake(now, ticket, request, user);
+            let judged = self.judge_handshake(now, ticket, request, body, user);
             let (accept, claims) = judged.map_err(|why| self.turned_away(why))?;
             let Claims { caller, expires_at_ms: expires_ms } = claims;
             self.admit(ticket, Admitted { route, caller, expires_ms, accept: Some(accept) });
@@ -101,11 +101,16 @@ impl<S> Hub<S> {
         now: Now,
         ticket: Ticket,
         request: &Request<'_>,
+        body: BodyLength,
         user: UserId,
     ) -> Result<(Accept, Claims), (Cause, Reply)> {
         let accept = upgrade::check(request).map_err(|fault| {
             (if fault.status() == 426 { Cause::NoUpgrade } else { Cause::Key }, upgrade_refusal(fault))
         })?;
+        // Or what was judged could become true much later, when the body has come.
+        if body != BodyLength::None {
+            return Err((Cause::Body, Reply::faulty(400, "A handshake has no body.")));
+        }
         if let Some(origin) = request.header("origin")
             && !self.allows_origin(origin)
         {

@@ -29,7 +29,8 @@ impl<S> Hub<S> {
                 self.changed(now, change, outcome.asked_us);
             }
             match (outcome.ticket, outcome.answer) {
-                (None, Answer::RetainAfter(id)) if outcome.ours => self.retain(now, id),
+                (None, Answer::RetainAfter(id)) if outcome.ours && self.drain.is_none() => self.retain(now, id),
+                (Some(Ticket::NOBODY), Answer::Failed(_)) => self.oldest_unknown(),
                 (_, Answer::OldestWaiting { found, upto }) => self.oldest_is(found, upto),
                 (Some(ticket), answer) => self.answer(now, ticket, answer),
                 (None, _) => {}

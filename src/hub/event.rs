@@ -151,6 +151,7 @@ labels! {
         // Handshakes, in the order in which they are judged.
         NoUpgrade = "no_upgrade",
         Key = "key",
+        Body = "handshake_body",
         Origin = "origin",
         NoToken = "token_missing",
         BadToken = "token_invalid",

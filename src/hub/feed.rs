@@ -194,13 +194,13 @@ impl<S> Hub<S> {
                 let answered = self.feed(ticket).is_some_and(|feed| !feed.awaits_pong);
                 self.say(now, ticket, &frames::probed(now.wall_ms, answered));
             }
+            Ok(Message::Auth(token)) => self.renew(now, ticket, user, &token),
             Ok(_) if self.is_overloaded() => self.complain(now, ticket, Complaint::Unavailable, &[]),
             Ok(Message::MarkRead { ids, many }) => {
                 self.submit(now, Some(ticket), Command::MarkRead { by: user, ids, many }, None);
             }
             Ok(Message::MarkAllRead) => self.submit(now, Some(ticket), Command::MarkAllRead { by: user }, None),
             Ok(Message::Ack(uuid)) => self.hear_ack(now, ticket, user, channel, uuid),
-            Ok(Message::Auth(token)) => self.renew(now, ticket, user, &token),
         }
     }
 

@@ -221,7 +221,7 @@ impl<S> Hub<S> {
         let (requests, handshakes) = rates_of(&rules.limits);
         self.requests = requests;
         self.logins = Logins::new(&rules.limits);
-        self.handshakes.0 = handshakes;
+        self.handshakes = (handshakes, 0);
         self.rules = rules;
         // A deadline may lie nearer now than the one that is filed.
         let open = |(key, entry): (usize, &Entry<S>)| match &entry.connection.state {
@@ -365,15 +365,11 @@ impl<S> Hub<S> {
     /// The peer will send no more.
     pub fn peer_ended(&mut self, now: Now, ticket: Ticket) {
         let Some(connection) = self.connection(ticket) else { return };
-        let queued = connection.queued();
-        match &mut connection.state {
-            // A half-closed client still gets the answer that it waits for, and no other.
-            State::Http(http) if http.waiting.is_some() => {
-                if let Some(waiting) = &mut http.waiting {
-                    waiting.terms.keep_alive = false;
-                }
+        match &connection.state {
+            // A half-closed client still gets what it asked for.
+            State::Http(_) | State::Closing { shut: false, .. } if connection.queued() > 0 => {
+                self.begin_closing(now, ticket);
             }
-            State::Http(_) if queued > 0 => self.begin_closing(now, ticket),
             _ => self.gone(now, ticket, "peer_closed"),
         }
     }
@@ -413,14 +409,8 @@ impl<S> Hub<S> {
                 self.effects.shut.push(ticket);
                 self.schedule(now, ticket);
             }
-            State::Http(http)
-                if http.waiting.is_none()
-                    && queued <= PIPELINE_BYTES
-                    && connection.cold.as_ref().is_some_and(|cold| !cold.input.is_empty()) =>
-            {
-                self.resume(now, ticket);
-            }
-            State::Echo if queued <= PIPELINE_BYTES => self.effects.resume.push(ticket),
+            State::Http(http) if http.waiting.is_none() && queued <= PIPELINE_BYTES => self.resume(now, ticket),
+            State::Echo if queued <= PIPELINE_BYTES => self.resume(now, ticket),
             State::Feed(_) if queued == 0 => self.feed_drained(now, ticket),
             _ => {}
         }

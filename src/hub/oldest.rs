@@ -54,6 +54,11 @@ impl<S> Hub<S> {
         }
     }
 
+    /// The look failed; the next begins where this one did.
+    pub(super) fn oldest_unknown(&mut self) {
+        self.oldest.asked = false;
+    }
+
     /// The oldest waiting notification, as of the last look.
     #[must_use]
     pub fn oldest_waiting(&self) -> Option<Oldest> {

@@ -1,6 +1,7 @@
 //! Owns the tests of the hub as a whole: conversations word by word, and a simulated life of many devices.
 //! Never opens a socket. Enter at `transcripts` and `simulation`; `stage` is what they are played on.
 
+mod pressure;
 mod random;
 mod simulation;
 mod stage;

@@ -1,0 +1,78 @@
+//! Owns tests of clients that read late: whoever was not read from is read again, and gets all that is his.
+//! Never opens a socket.
+
+use super::stage::{End, START, Stage};
+use super::{inhabited, rules};
+use crate::config::Config;
+use crate::hub::{PIPELINE_BYTES, Rules};
+use crate::storage::job::Ticket;
+use crate::storage::stepwise::Store;
+
+const GET: &[u8] = b"GET /api/openapi.json HTTP/1.1\r\nHost: h\r\n\r\n";
+
+/// A client that takes nothing yet.
+fn stalled(rules: Rules, store: Store) -> (Stage, Ticket, End) {
+    let mut stage = Stage::new(rules, store, START, 7);
+    let (ticket, end) = stage.accept(0).unwrap();
+    (stage, ticket, end)
+}
+
+fn served() -> (Stage, Ticket, End) {
+    stalled(rules(&Config::load(None, []).unwrap()), inhabited())
+}
+
+/// He reads all there is.
+fn read_all(stage: &mut Stage, ticket: Ticket, end: &End) -> Vec<u8> {
+    stage.open_window(ticket, end, usize::MAX);
+    while !stage.is_still() {
+        stage.turn();
+    }
+    stage.read(ticket, end, usize::MAX)
+}
+
+fn answers(bytes: &[u8]) -> usize {
+    bytes.windows(17).filter(|window| window == b"HTTP/1.1 200 OK\r\n").count()
+}
+
+#[test]
+fn a_request_that_came_while_too_much_was_queued_is_answered() {
+    let (mut stage, ticket, end) = served();
+    let mut asked = 0;
+    while stage.hub.queued_of(ticket).unwrap() <= PIPELINE_BYTES {
+        stage.send(ticket, &end, GET);
+        stage.turn();
+        asked += 1;
+    }
+    stage.send(ticket, &end, GET);
+    stage.turn();
+    assert_eq!(end.borrow().to_server.len(), GET.len(), "it waits in the kernel");
+    assert_eq!(answers(&read_all(&mut stage, ticket, &end)), asked + 1);
+}
+
+#[test]
+fn a_client_that_ended_while_its_last_answer_was_under_way_gets_all_of_it() {
+    let (mut stage, ticket, end) = served();
+    let last = String::from_utf8_lossy(GET).replace("h\r\n\r\n", "h\r\nConnection: close\r\n\r\n");
+    stage.send(ticket, &end, last.as_bytes());
+    stage.turn();
+    let queued = stage.hub.queued_of(ticket).unwrap();
+    assert!(queued > 10_000);
+    stage.end(ticket, &end);
+    stage.turn();
+    assert_eq!(read_all(&mut stage, ticket, &end).len(), queued);
+}
+
+#[test]
+fn an_echo_that_waited_for_room_is_said() {
+    let config = Config::load(None, []).unwrap();
+    let (mut stage, ticket, end) = stalled(Rules { verifier: None, ..rules(&config) }, Store::new());
+    let handshake = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let large = super::wire::sent(super::wire::TEXT, &vec![b'x'; PIPELINE_BYTES + 1]);
+    let small = super::wire::sent(super::wire::TEXT, b"the last word");
+    stage.chunk = usize::MAX;
+    stage.send(ticket, &end, &[handshake.as_bytes(), &large, &small].concat());
+    stage.turn();
+    let heard = read_all(&mut stage, ticket, &end);
+    assert!(heard.ends_with(b"the last word"), "{} bytes", heard.len());
+}
