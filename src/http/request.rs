@@ -199,7 +199,7 @@ impl<'a> Request<'a> {
     }
 
     /// The elements of a comma-separated list, over all lines of it (RFC 9110 5.6.1).
-    pub(super) fn elements<'n>(&self, header: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+    pub fn elements<'n>(&self, header: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
         self.values(header).flat_map(list)
     }
 

@@ -185,9 +185,11 @@ impl<S> Hub<S> {
     pub(super) fn client(&mut self, ticket: Ticket, request: &Request<'_>) -> IpAddr {
         let peer = self.peer(ticket);
         let trusted = |address: IpAddr| self.rules.proxies.iter().any(|proxy| proxy.contains(address));
+        // Each proxy adds behind what it was told, as a further element or a line of its own.
+        let hops: Vec<&[u8]> = request.elements("x-forwarded-for").collect();
         let mut client = peer;
-        for hop in request.header("x-forwarded-for").unwrap_or_default().rsplit(',') {
-            match address_of(hop.trim()) {
+        for hop in hops.into_iter().rev() {
+            match std::str::from_utf8(hop).ok().and_then(address_of) {
                 Some(address) if trusted(client) => client = address,
                 _ => break,
             }

@@ -75,6 +75,8 @@ pub(super) struct Admitted {
 
 pub(super) struct Waiting {
     pub terms: Terms,
+    /// As asked: a route's is GET for HEAD, too.
+    pub method: &'static str,
     pub route: Route,
     pub asked_us: u64,
     /// The `Origin` that asked, for CORS.

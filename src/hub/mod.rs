@@ -128,7 +128,11 @@ struct Entry<S> {
 /// Connections that room is asked for at the start: addresses only, the kernel gives memory as it is used.
 const ROOM_MAX: usize = 1 << 20;
 /// Connections beyond the limit that are still answered 503; beyond these, a connection is dropped.
-const TURNED_AWAY_MAX: usize = 64;
+const TURNED_AWAY_MAX: usize = 32;
+/// Beyond those, too, kept for the operator: when all is full is when he looks.
+const OPERATORS_MAX: usize = 8;
+/// Connections beyond the limit: each takes a descriptor.
+pub const BEYOND_MAX: usize = TURNED_AWAY_MAX + OPERATORS_MAX;
 /// How often a connection with a deadline is looked at, however far it is: the end of a token is a moment of the wall
 /// clock, which may jump; and a socket whose idle time-out became a ping need not be filed twice.
 const LOOK_EVERY_MS: u64 = 25_000;
@@ -185,7 +189,7 @@ impl<S> Hub<S> {
     pub fn new(now: Now, rules: Rules, census: &Census, seed: u64) -> Self {
         let (requests, handshakes) = rates_of(&rules.limits);
         let keeps = rules.verifier.is_some();
-        let room = rules.connections.min(ROOM_MAX) + TURNED_AWAY_MAX;
+        let room = rules.connections.min(ROOM_MAX) + BEYOND_MAX;
         let logins = Logins::new(&rules.limits);
         Self {
             table: Slab::with_capacity(room),
@@ -222,7 +226,8 @@ impl<S> Hub<S> {
         self.requests = requests;
         self.logins = Logins::new(&rules.limits);
         self.handshakes = (handshakes, 0);
-        self.rules = rules;
+        let old_ms = ms(std::mem::replace(&mut self.rules, rules).limits.ping_interval);
+        let new_ms = ms(self.rules.limits.ping_interval);
         // A deadline may lie nearer now than the one that is filed.
         let open = |(key, entry): (usize, &Entry<S>)| match &entry.connection.state {
             State::Feed(feed) if feed.phase != Phase::Loading => {
@@ -231,10 +236,11 @@ impl<S> Hub<S> {
             _ => None,
         };
         let open: Vec<Ticket> = self.table.iter().filter_map(open).collect();
-        let silent_ms = self.silent_at_ms(now);
         for ticket in open {
-            if let Some(feed) = self.feed(ticket).filter(|feed| !feed.awaits_pong) {
-                feed.silent_ms = silent_ms;
+            let jitter_ms = self.jitter(ticket, new_ms.max(1));
+            if let Some(feed) = self.feed(ticket).filter(|feed| !feed.awaits_pong && new_ms != old_ms) {
+                // Spread, or all would be pinged in one turn from now on.
+                feed.silent_ms = if new_ms == 0 { NEVER } else { now.monotonic_ms() + jitter_ms };
             }
             self.feed_due(now, ticket);
         }
@@ -242,9 +248,10 @@ impl<S> Hub<S> {
 
     /// A new connection; given back where there is no room even to say so.
     pub fn accept(&mut self, now: Now, socket: S, address: IpAddr, door: Door) -> Result<Ticket, S> {
-        let most = self.rules.connections.min(PLACES_MAX - TURNED_AWAY_MAX);
+        let most = self.rules.connections.min(PLACES_MAX - BEYOND_MAX);
         let full = door == Door::Public && self.table.len() >= most;
-        if self.table.len() >= most + TURNED_AWAY_MAX {
+        let beyond = if door == Door::Public { TURNED_AWAY_MAX } else { BEYOND_MAX };
+        if self.table.len() >= most + beyond {
             self.limited(Limit::Connections);
             self.refused(Cause::Connections, 503);
             return Err(socket);
@@ -256,8 +263,8 @@ impl<S> Hub<S> {
         let is_proxy = self.rules.proxies.iter().any(|proxy| proxy.contains(address));
         let opened_us = now.monotonic_us;
         let (address, from_there) = self.addresses.enter(address);
-        let most = self.rules.limits.connections_per_ip;
-        let crowded = door == Door::Public && most > 0 && from_there > most;
+        let most_there = self.rules.limits.connections_per_ip;
+        let crowded = door == Door::Public && most_there > 0 && from_there > most_there;
         let stage = Stage::Idle;
         let http = Http { reader, stage, until_ms, door, opened_us, crowded, admitted: None, waiting: None };
         let connection = Connection {

@@ -224,7 +224,9 @@ impl<S> Hub<S> {
     fn wait(&mut self, now: Now, ticket: Ticket, request: &Request<'_>, route: Route, terms: Terms) {
         let origin = request.header("origin").map(str::to_owned);
         if let Some(State::Http(http)) = self.connection(ticket).map(|connection| &mut connection.state) {
-            http.waiting = Some(Waiting { terms, route, asked_us: now.monotonic_us, origin, password: None });
+            let method = request.method.as_str();
+            let asked_us = now.monotonic_us;
+            http.waiting = Some(Waiting { terms, method, route, asked_us, origin, password: None });
         }
     }
 
@@ -234,7 +236,7 @@ impl<S> Hub<S> {
         let State::Http(http) = &mut connection.state else { return };
         let Some(waiting) = http.waiting.take() else { return };
         self.effects.events.push(Event::Request {
-            method: waiting.route.method.as_str(),
+            method: waiting.method,
             route: waiting.route.resource.template(),
             status: reply.status,
             took_us: now.monotonic_us.saturating_sub(waiting.asked_us),

@@ -15,6 +15,7 @@
 //! deactivate 1                               the backend bars user 1
 //! storage holds, storage commits, storage answers, storage cannot read, storage goes on, storage fails, storage heals
 //! wait 30s, wall 1h                          both clocks, or the wall clock alone
+//! reload HABITTOD_LIMITS_PING_INTERVAL 5s    SIGHUP, with this beside what was set
 //! drain                                      SIGTERM
 //! {n1} the UUID of row 1, {unknown} of none; {user 1}, {user 1 for=60s}, {service} tokens; {x*100} 100 times x
 //! ```
@@ -80,10 +81,10 @@ fn same(path: &Path, written: &str, spoken: &str, how: &str) {
 fn play(text: &str, cuts: Option<Random>) -> String {
     let lines = || text.lines().filter(|line| !is_answer(line));
     let settings = lines().filter_map(|line| line.strip_prefix("set ")?.split_once(' '));
-    let settings = settings.map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    let config = Config::load(None, settings).unwrap();
+    let settings: Settings = settings.map(|(name, value)| (OsString::from(name), OsString::from(value))).collect();
+    let config = Config::load(None, settings.clone()).unwrap();
     let stage = Stage::new(rules(&config), inhabited(), START, 7);
-    let mut play = Play { stage, clients: Vec::new(), holds: false, cuts, spoken: String::new() };
+    let mut play = Play { stage, settings, clients: Vec::new(), holds: false, cuts, spoken: String::new() };
     for line in lines() {
         play.spoken.push_str(line);
         play.spoken.push('\n');
@@ -108,8 +109,11 @@ struct Client {
     over: bool,
 }
 
+type Settings = Vec<(OsString, OsString)>;
+
 struct Play {
     stage: Stage,
+    settings: Settings,
     clients: Vec<Client>,
     /// Storage does nothing by itself.
     holds: bool,
@@ -125,6 +129,11 @@ impl Play {
             [word, ..] if word.starts_with('#') => {}
             ["wait", time] => self.stage.pass(ms(time)),
             ["wall", time] => self.stage.now.wall_ms += ms(time) as i64,
+            ["reload", name, value] => {
+                self.settings.push((OsString::from(name), OsString::from(value)));
+                let config = Config::load(None, self.settings.clone()).unwrap();
+                self.stage.hub.obey(self.stage.now, rules(&config));
+            }
             ["drain"] => self.stage.hub.drain(self.stage.now),
             ["storage", "holds"] => self.holds = true,
             ["storage", "commits"] => self.store_works(),
