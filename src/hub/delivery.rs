@@ -3,7 +3,7 @@
 
 use super::connection::{Phase, State};
 use super::event::{Event, Sent};
-use super::{Hub, Seen};
+use super::{Hub, Seen, seconds};
 use crate::api::frames::{self, Complaint, WhatWasRead};
 use crate::api::reply::Reply;
 use crate::clock::Now;
@@ -16,13 +16,25 @@ use std::rc::Rc;
 impl<S> Hub<S> {
     /// One commit, in order.
     pub fn committed(&mut self, now: Now, outcomes: Vec<Outcome>, took_us: u64) {
-        let failed = outcomes.iter().filter(|outcome| matches!(outcome.answer, Answer::Failed(_))).count();
-        self.effects.events.push(Event::Committed { jobs: outcomes.len(), failed, took_us });
-        self.answered(now, outcomes);
+        let mut failures = failures(&outcomes);
+        let why = failures.next().map(str::to_owned);
+        let failed = usize::from(why.is_some()) + failures.count();
+        self.effects.events.push(Event::Committed { jobs: outcomes.len(), failed, why, took_us });
+        self.follow(now, outcomes);
     }
 
-    /// Outcomes and answers. What everybody hears follows from the outcome, whether or not the asker is still there.
+    /// Answers without a commit.
     pub fn answered(&mut self, now: Now, outcomes: Vec<Outcome>) {
+        let second = seconds(now);
+        if let Some(why) = failures(&outcomes).next().filter(|_| self.failed_at_s != second) {
+            self.failed_at_s = second;
+            self.effects.events.push(Event::AnswerFailed { why: why.to_owned() });
+        }
+        self.follow(now, outcomes);
+    }
+
+    /// What everybody hears follows from the outcome, whether or not the asker is still there.
+    fn follow(&mut self, now: Now, outcomes: Vec<Outcome>) {
         for outcome in outcomes {
             self.outstanding = self.outstanding.saturating_sub(usize::from(outcome.ours));
             for change in outcome.changes {
@@ -163,4 +175,11 @@ impl<S> Hub<S> {
         let undelivered = fewer.iter().map(|fewer| fewer.waiting).sum();
         self.effects.events.push(Event::Read { user, what, count, undelivered });
     }
+}
+
+fn failures(outcomes: &[Outcome]) -> impl Iterator<Item = &str> {
+    outcomes.iter().filter_map(|outcome| match &outcome.answer {
+        Answer::Failed(why) => Some(why.as_str()),
+        _ => None,
+    })
 }

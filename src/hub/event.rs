@@ -90,8 +90,19 @@ pub enum Event {
     Committed {
         jobs: usize,
         failed: usize,
+        /// Of the first that failed.
+        why: Option<String>,
         took_us: u64,
     },
+    /// Something was asked and answered 503; at most one a second is told of.
+    AnswerFailed {
+        why: String,
+    },
+    /// The kernel gives no more connections.
+    AcceptFailing {
+        why: String,
+    },
+    AcceptWorks,
     StorageFailing {
         why: String,
     },

@@ -166,6 +166,8 @@ pub struct Hub<S> {
     /// The newest row whose outcome came.
     committed: NotificationId,
     failing: Option<String>,
+    /// Monotonic seconds when a failed answer was last told of.
+    failed_at_s: u32,
     sends: Sends,
     oldest: OldestWaiting,
     /// Why the log of several nodes cannot be written or read.
@@ -209,6 +211,7 @@ impl<S> Hub<S> {
             hashing: 0,
             committed: census.last,
             failing: None,
+            failed_at_s: u32::MAX,
             oldest: OldestWaiting::new(census.oldest_waiting),
             log_failing: None,
             sends: Sends::default(),

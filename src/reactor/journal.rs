@@ -74,6 +74,9 @@ fn describe(event: &Event) -> (Level, &'static str) {
         Event::Skipped { .. } => (Level::Info, "notification_skipped"),
         Event::Committed { failed: 0, .. } => (Level::Debug, "committed"),
         Event::Committed { .. } => (Level::Error, "committed"),
+        Event::AnswerFailed { .. } => (Level::Error, "answer_failed"),
+        Event::AcceptFailing { .. } => (Level::Error, "accept_failing"),
+        Event::AcceptWorks => (Level::Warn, "accept_works"),
         Event::StorageFailing { .. } => (Level::Error, "storage_failing"),
         Event::StorageWorks => (Level::Warn, "storage_works"),
         Event::LogFailing { .. } => (Level::Warn, "log_failing"),
@@ -150,13 +153,17 @@ fn fields(event: &Event, now: Now, line: &mut Line<'_>) {
             line.field("channel", channel);
             line.field("count", count);
         }
-        Event::Committed { jobs, failed, took_us } => {
+        Event::Committed { jobs, failed, why, took_us } => {
             line.field("jobs", jobs);
             line.field("failed", failed);
+            why.iter().for_each(|why| line.field("why", why));
             line.ms(*took_us);
         }
-        Event::StorageFailing { why } | Event::LogFailing { why } => line.field("why", why),
-        Event::StorageWorks | Event::LogWorks => {}
+        Event::AnswerFailed { why }
+        | Event::AcceptFailing { why }
+        | Event::StorageFailing { why }
+        | Event::LogFailing { why } => line.field("why", why),
+        Event::AcceptWorks | Event::StorageWorks | Event::LogWorks => {}
         Event::DjangoRefused { cause, count } => {
             line.field("cause", cause.as_str());
             line.field("count", count);

@@ -276,13 +276,16 @@ impl Meters {
             }
             Event::Replayed { channel, ids, .. } => self.replayed.add(*channel, ids.len() as u64),
             Event::Skipped { channel, count, .. } => self.skipped.add(*channel, u64::from(*count)),
-            Event::Committed { jobs, failed, took_us } => {
+            Event::Committed { jobs, failed, took_us, .. } => {
                 self.batch_jobs.observe(*jobs as u64);
                 self.commit_us.observe(*took_us);
                 self.failed_jobs += *failed as u64;
             }
             Event::DjangoRefused { cause, count } => self.django_refused.add(*cause, *count),
             Event::Revoked { .. }
+            | Event::AnswerFailed { .. }
+            | Event::AcceptFailing { .. }
+            | Event::AcceptWorks
             | Event::StorageFailing { .. }
             | Event::StorageWorks
             | Event::LogFailing { .. }

@@ -33,6 +33,8 @@ use std::time::Duration;
 const READ_MAX: usize = 64 * 1024;
 /// Connections accepted from one listener in one turn.
 const ACCEPTS_MAX: usize = 256;
+/// So many times over before a listener is closed.
+const LAST_ACCEPTS: usize = 32;
 const EVENTS: usize = 1_024;
 /// After the kernel has refused a connection for lack of descriptors: when it is asked again.
 const ACCEPT_AGAIN_MS: u64 = 100;
@@ -120,6 +122,8 @@ pub struct Reactor {
     buffer: Box<[u8]>,
     /// Connections that may have bytes for us.
     ready: Vec<Ticket>,
+    /// The kernel has refused a connection, and given none since.
+    accept_fails: bool,
     /// When a drain must be over.
     stop_at_ms: Option<u64>,
     stopped: bool,
@@ -152,6 +156,7 @@ impl Reactor {
             writing: Vec::new(),
             buffer: vec![0; READ_MAX].into_boxed_slice(),
             ready: Vec::new(),
+            accept_fails: false,
             stop_at_ms: None,
             stopped: false,
         }
@@ -250,6 +255,9 @@ impl Reactor {
             for _ in 0..ACCEPTS_MAX {
                 match inner.accept() {
                     Ok((stream, peer)) => {
+                        if std::mem::take(&mut self.accept_fails) {
+                            self.hub.effects.events.push(Event::AcceptWorks);
+                        }
                         let Ok(ticket) =
                             self.hub.accept(now, Socket::new(stream), peer.ip().to_canonical(), listener.door)
                         else {
@@ -268,7 +276,10 @@ impl Reactor {
                     // A client that gave up while it waited.
                     Err(e) if matches!(e.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
                     // No descriptor or memory left: who waits makes no new event, and asking at once would spin.
-                    Err(_) => {
+                    Err(e) => {
+                        if !std::mem::replace(&mut self.accept_fails, true) {
+                            self.hub.effects.events.push(Event::AcceptFailing { why: e.to_string() });
+                        }
                         listener.accept_at_ms = Some(now_ms + ACCEPT_AGAIN_MS);
                         break;
                     }
@@ -340,7 +351,14 @@ impl Reactor {
         for listener in self.listeners.iter_mut().filter(public) {
             listener.accept_at_ms = (!listener.passed).then_some(0);
         }
-        self.accept(now);
+        // The kernel holds some thousands at most; whoever comes while we ask must not keep us here.
+        for _ in 0..LAST_ACCEPTS {
+            self.accept(now);
+            if !self.listeners.iter().any(|listener| listener.door == Door::Public && listener.accept_at_ms == Some(0))
+            {
+                break;
+            }
+        }
         self.listeners.iter_mut().filter(public).for_each(|listener| listener.inner = None);
         self.hub.drain(now);
         let all = self.hub.drain_time() + AFTER_DRAIN;

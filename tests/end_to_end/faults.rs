@@ -23,6 +23,10 @@ fn messages(server: &Server) -> Vec<String> {
     rows.iter().map(|row| row["message"].as_str().unwrap().to_owned()).collect()
 }
 
+fn lines(server: &mut Server) -> Vec<Value> {
+    server.stop_and_read_log().iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
 fn assert_refused(reply: &Reply) {
     assert_eq!(reply.status, 503, "{}", reply.body);
     assert!(reply.head.contains("\r\nRetry-After: "), "{}", reply.head);
@@ -68,7 +72,7 @@ fn whichever_call_fails_nothing_promised_is_lost_and_the_next_start_works() {
 #[test]
 fn while_writing_fails_the_rest_goes_on_and_it_heals_by_itself() {
     let disk = Disk::new();
-    let server = Server::start_on(&disk, false, &[]).unwrap();
+    let mut server = Server::start_on(&disk, false, &[]).unwrap();
     server.put_world();
     let mut device = server.connect("property", 1);
     device.all();
@@ -88,6 +92,9 @@ fn while_writing_fails_the_rest_goes_on_and_it_heals_by_itself() {
         assert_eq!(post(&server, &format!("kept {n}")).unwrap().status, 201);
         assert_eq!(device.next().unwrap()["message"], format!("kept {n}"));
     }
+    let log = lines(&mut server);
+    let failed: Vec<&Value> = log.iter().filter(|line| line["event"] == "committed").collect();
+    assert!(!failed.is_empty() && failed.iter().all(|line| line["why"].is_string()), "{failed:?}");
 }
 
 /// Removed or replaced by somebody while it is in use: what was written there would be gone with the server.
@@ -141,7 +148,7 @@ fn a_slow_disk_holds_up_nobody_but_who_waits_for_it() {
 #[test]
 fn without_descriptors_the_loop_neither_spins_nor_goes_deaf() {
     let disk = Disk::new();
-    let server = Server::start_on(&disk, false, &[("HABITTOD_LIMITS_WS_MESSAGES_PER_SECOND", "0")]).unwrap();
+    let mut server = Server::start_on(&disk, false, &[("HABITTOD_LIMITS_WS_MESSAGES_PER_SECOND", "0")]).unwrap();
     let mut device = server.connect("property", 1);
     device.all();
     let pid = server.pid().to_string();
@@ -158,6 +165,12 @@ fn without_descriptors_the_loop_neither_spins_nor_goes_deaf() {
     assert!(refused() <= elapsed_ms / 100 + 3, "{} in {elapsed_ms} ms", refused());
     drop(clients);
     assert_eq!(server.try_call("GET", "/health/live", None, None).unwrap().status, 200);
+    let log = lines(&mut server);
+    let told: Vec<&Value> = log.iter().filter(|line| line["event"].as_str().unwrap().starts_with("accept_")).collect();
+    assert_eq!(told[0]["event"], "accept_failing");
+    assert!(told[0]["why"].as_str().unwrap().starts_with("Too many open files"), "{}", told[0]);
+    assert_eq!(told.last().unwrap()["event"], "accept_works");
+    assert!(told.windows(2).all(|two| two[0]["event"] != two[1]["event"]), "{told:?}");
 }
 
 /// Ahead, two hours back, and right again: what is open stays open, what was committed later stays later, and a token is
