@@ -2,7 +2,7 @@
 //! committed first. Enter at [`Hub::committed`] and [`Hub::answered`].
 
 use super::connection::{Phase, State};
-use super::event::{Event, Sent};
+use super::event::{CloseCause, Event, Sent};
 use super::{Hub, Seen, seconds};
 use crate::api::frames::{self, Complaint, WhatWasRead};
 use crate::api::reply::Reply;
@@ -107,7 +107,7 @@ impl<S> Hub<S> {
                 }
                 if standing != Standing::Active {
                     for ticket in self.tickets_of(user).collect::<Vec<_>>() {
-                        self.close_socket(now, ticket, close::DEACTIVATED, "user inactive", "deactivated");
+                        self.close_socket(now, ticket, close::DEACTIVATED, "user inactive", CloseCause::Deactivated);
                     }
                 }
             }

@@ -3,7 +3,7 @@
 
 use super::Hub;
 use super::connection::{NEVER, State};
-use super::event::Event;
+use super::event::{CloseCause, Event};
 use crate::api::routes::Door;
 use crate::clock::Now;
 use crate::http::Stage;
@@ -85,7 +85,7 @@ impl<S> Hub<S> {
             let waits = now_us < drain.receipts_until_us;
             let found = self.next_to_close(waits);
             if let Some(ticket) = found {
-                self.close_socket(now, ticket, close::GOING_AWAY, "shutting down", "drained");
+                self.close_socket(now, ticket, close::GOING_AWAY, "shutting down", CloseCause::Drained);
             }
             let Some(drain) = &mut self.drain else { return };
             let step_us = drain.end_us.saturating_sub(now_us) / (drain.order.len() as u64).max(1);

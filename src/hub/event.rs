@@ -19,7 +19,7 @@ pub enum Event {
     Closed {
         user: UserId,
         channel: Channel,
-        cause: &'static str,
+        cause: CloseCause,
         code: Option<u16>,
         seconds: u64,
         /// Notifications sent on it, and how many of those it has not acknowledged.
@@ -153,6 +153,29 @@ labels! {
         NotDecrypted = "not_decrypted",
         WrongGroup = "wrong_group",
         UnknownUser = "unknown_user",
+    }
+}
+
+labels! {
+    /// Why a socket ended.
+    pub CloseCause {
+        ClosedByClient = "closed_by_client",
+        // Without a goodbye: the peer ended its half, or broke off.
+        PeerClosed = "peer_closed",
+        Reset = "reset",
+        PongTimeout = "pong_timeout",
+        // What the client did.
+        Protocol = "protocol",
+        Binary = "binary",
+        ControlRate = "control_rate",
+        MessageRate = "message_rate",
+        SlowReader = "slow_reader",
+        // What became of its user.
+        TokenExpired = "token_expired",
+        Deactivated = "deactivated",
+        // What became of us: its replay could not be read, or the server stops.
+        Storage = "storage",
+        Drained = "drained",
     }
 }
 

@@ -2,7 +2,7 @@
 //! index. Never encodes a message itself (`api::frames` does). Enter at `drive_frames` and `feed_due`.
 
 use super::connection::{Feed, NEVER, NOBODY, Phase, State};
-use super::event::{Event, Limit};
+use super::event::{CloseCause, Event, Limit};
 use super::rates::Rate;
 use super::sends::{Step, What};
 use super::{Entry, Hub, PIPELINE_BYTES, ms, seconds};
@@ -58,7 +58,7 @@ impl<S> Hub<S> {
                     if fault.close_code() == close::TOO_BIG {
                         self.limited(Limit::WsMessage);
                     }
-                    self.close_socket(now, ticket, fault.close_code(), fault.reason(), "protocol");
+                    self.close_socket(now, ticket, fault.close_code(), fault.reason(), CloseCause::Protocol);
                     return input.len();
                 }
             }
@@ -107,7 +107,7 @@ impl<S> Hub<S> {
     fn hear(&mut self, now: Now, ticket: Ticket, said: Said<'_>) {
         match said {
             Said::Text(text) => self.hear_text(now, ticket, text),
-            Said::Binary(_) => self.close_socket(now, ticket, close::UNSUPPORTED, "text only", "binary"),
+            Said::Binary(_) => self.close_socket(now, ticket, close::UNSUPPORTED, "text only", CloseCause::Binary),
             Said::Ping(payload) => {
                 if self.control_is_allowed(now, ticket)
                     && let Some(connection) = self.connection(ticket)
@@ -121,7 +121,7 @@ impl<S> Hub<S> {
                 if let Some(connection) = self.connection(ticket) {
                     connection.cold().outbound.push(|out| frame::push_close_answer(out, code));
                 }
-                self.leave_index(now, ticket, "closed_by_client", code);
+                self.leave_index(now, ticket, CloseCause::ClosedByClient, code);
                 self.begin_closing(now, ticket);
             }
         }
@@ -167,7 +167,7 @@ impl<S> Hub<S> {
         let allowed = feed.controls.take(rate, now.monotonic_us).is_ok();
         if !allowed {
             self.limited(Limit::WsControlPerSecond);
-            self.close_socket(now, ticket, close::POLICY, "too many control frames", "control_rate");
+            self.close_socket(now, ticket, close::POLICY, "too many control frames", CloseCause::ControlRate);
         }
         allowed
     }
@@ -181,7 +181,7 @@ impl<S> Hub<S> {
             let refusals = feed.refusals;
             self.limited(Limit::WsMessagesPerSecond);
             if refusals >= REFUSALS_MAX {
-                return self.close_socket(now, ticket, close::POLICY, "too many messages", "message_rate");
+                return self.close_socket(now, ticket, close::POLICY, "too many messages", CloseCause::MessageRate);
             }
             return self.complain(now, ticket, Complaint::RateLimited, &[]);
         }
@@ -263,7 +263,7 @@ impl<S> Hub<S> {
         let Some(connection) = self.connection(ticket) else { return };
         if connection.cold().outbound.counted() > limit {
             self.limited(Limit::Outbound);
-            return self.close_socket(now, ticket, close::TRY_AGAIN, "reads too slowly", "slow_reader");
+            return self.close_socket(now, ticket, close::TRY_AGAIN, "reads too slowly", CloseCause::SlowReader);
         }
         self.flush_later(ticket);
     }
@@ -330,12 +330,12 @@ impl<S> Hub<S> {
     pub(super) fn feed_due(&mut self, now: Now, ticket: Ticket) {
         let Some(feed) = self.feed(ticket) else { return };
         if now.wall_ms >= feed.expires_ms {
-            return self.close_socket(now, ticket, close::TOKEN_EXPIRED, "token expired", "token_expired");
+            return self.close_socket(now, ticket, close::TOKEN_EXPIRED, "token expired", CloseCause::TokenExpired);
         }
         let is_silent = feed.silent_ms <= now.monotonic_ms();
         if is_silent && feed.awaits_pong {
             self.limited(Limit::PongTimeout);
-            return self.gone(now, ticket, "pong_timeout");
+            return self.gone(now, ticket, CloseCause::PongTimeout);
         }
         if now.wall_ms >= feed.token_due_ms() {
             feed.warned = true;
@@ -349,7 +349,7 @@ impl<S> Hub<S> {
     }
 
     /// Says goodbye with a code, once what is queued is out.
-    pub(super) fn close_socket(&mut self, now: Now, ticket: Ticket, code: u16, reason: &str, cause: &'static str) {
+    pub(super) fn close_socket(&mut self, now: Now, ticket: Ticket, code: u16, reason: &str, cause: CloseCause) {
         self.leave_index(now, ticket, cause, Some(code));
         if let Some(connection) = self.connection(ticket)
             && matches!(connection.state, State::Feed(_) | State::Echo)
@@ -371,7 +371,7 @@ impl<S> Hub<S> {
     }
 
     /// Takes a socket out of the index, once, and says so.
-    pub(super) fn leave_index(&mut self, now: Now, ticket: Ticket, cause: &'static str, code: Option<u16>) {
+    pub(super) fn leave_index(&mut self, now: Now, ticket: Ticket, cause: CloseCause, code: Option<u16>) {
         let Some(connection) = self.connection(ticket) else { return };
         let open_s = seconds(now).saturating_sub(connection.opened_s);
         let owed = connection.cold.as_ref().map_or(0, |cold| cold.unacknowledged.len());

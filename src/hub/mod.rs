@@ -41,7 +41,7 @@ use addresses::Addresses;
 use connection::{Connection, Feed, Http, NEVER, Phase, State};
 use deadlines::{Deadlines, Filed, PLACES_MAX};
 use drain::Drain;
-use event::{Cause, Event, Limit, Sent};
+use event::{Cause, CloseCause, Event, Limit, Sent};
 use oldest::OldestWaiting;
 use rates::{Rate, Rates};
 use sends::Sends;
@@ -380,13 +380,18 @@ impl<S> Hub<S> {
             State::Http(_) | State::Closing { shut: false, .. } if connection.queued() > 0 => {
                 self.begin_closing(now, ticket);
             }
-            _ => self.gone(now, ticket, "peer_closed"),
+            _ => self.gone(now, ticket, CloseCause::PeerClosed),
         }
     }
 
     /// The socket is of no use any more.
-    pub fn gone(&mut self, now: Now, ticket: Ticket, cause: &'static str) {
+    pub fn gone(&mut self, now: Now, ticket: Ticket, cause: CloseCause) {
         self.leave_index(now, ticket, cause, None);
+        self.discard(ticket);
+    }
+
+    /// The same of a connection that is no socket of a user.
+    fn discard(&mut self, ticket: Ticket) {
         if let Some(connection) = self.connection(ticket) {
             // Nothing is due any more, or it would be due for ever.
             connection.state = State::Closing { shut: true, until_ms: NEVER };
@@ -476,7 +481,10 @@ impl<S> Hub<S> {
         let Some(connection) = self.connection(ticket) else { return };
         match &connection.state {
             State::Feed(_) => self.feed_due(now, ticket),
-            State::Http(_) if connection.queued() > 0 => self.gone(now, ticket, "reads_nothing"),
+            State::Http(_) if connection.queued() > 0 => {
+                self.limited(Limit::IdleTimeout);
+                self.discard(ticket);
+            }
             State::Http(http) => match http.stage {
                 Stage::Idle => {
                     self.limited(Limit::IdleTimeout);
@@ -489,7 +497,7 @@ impl<S> Hub<S> {
                 }
             },
             State::Echo => {}
-            State::Closing { .. } => self.gone(now, ticket, "lingered"),
+            State::Closing { .. } => self.discard(ticket),
         }
     }
 
@@ -506,7 +514,6 @@ impl<S> Hub<S> {
 
     /// Nothing more is taken; what is queued goes out, then the sending half ends, then the peer may notice.
     fn begin_closing(&mut self, now: Now, ticket: Ticket) {
-        self.leave_index(now, ticket, "closed", None);
         let Some(connection) = self.connection(ticket) else { return };
         if matches!(connection.state, State::Closing { .. }) {
             return;

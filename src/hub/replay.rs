@@ -6,7 +6,7 @@
 
 use super::Hub;
 use super::connection::{Phase, Replay};
-use super::event::Event;
+use super::event::{CloseCause, Event};
 use crate::api::command::{Backlog, Command, From, Query};
 use crate::api::frames::{self, Complaint};
 use crate::clock::Now;
@@ -133,6 +133,6 @@ impl<S> Hub<S> {
 
     /// The replay cannot be read now.
     pub(super) fn replay_failed(&mut self, now: Now, ticket: Ticket) {
-        self.close_socket(now, ticket, close::TRY_AGAIN, "storage unavailable", "storage");
+        self.close_socket(now, ticket, close::TRY_AGAIN, "storage unavailable", CloseCause::Storage);
     }
 }

@@ -101,7 +101,7 @@ fn fields(event: &Event, now: Now, line: &mut Line<'_>) {
         Event::Closed { user, channel, cause, code, seconds, sent, owed } => {
             line.field("user", user);
             line.field("channel", channel);
-            line.field("cause", cause);
+            line.field("cause", cause.as_str());
             line.field("code", code);
             line.field("seconds", seconds);
             line.field("sent", sent);

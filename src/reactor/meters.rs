@@ -3,7 +3,7 @@
 
 use crate::channel_layer::SharedLogLoad;
 use crate::clock::Now;
-use crate::hub::event::{Cause, Event, Limit, Unusable};
+use crate::hub::event::{Cause, CloseCause, Event, Limit, Unusable};
 use crate::metrics::{Counts, Histogram, Kind, Label, MICROSECONDS, ONES, Page, Vitals, labels};
 use crate::notification::{Channel, NotificationId};
 use serde_json::{Value, json};
@@ -242,7 +242,7 @@ impl Meters {
             }
             Event::Closed { channel, cause, code, .. } => {
                 self.sockets.take(*channel);
-                self.closes.add(Code::of(*code, *cause == "closed_by_client"), 1);
+                self.closes.add(Code::of(*code, *cause == CloseCause::ClosedByClient), 1);
             }
             Event::Refused { cause, .. } => self.refused.add(*cause, 1),
             Event::Limited(limit) => self.limited.add(*limit, 1),

@@ -10,7 +10,7 @@ mod socket;
 use crate::api::routes::Door;
 use crate::channel_layer::ChannelLayer;
 use crate::clock::{Clock, Now};
-use crate::hub::event::{Event, Sent};
+use crate::hub::event::{CloseCause, Event, Sent};
 use crate::hub::{Hub, Rules};
 use crate::inbox::{Letter, Postbox, post_office};
 use crate::log::Log;
@@ -266,7 +266,7 @@ impl Reactor {
                         let Some(socket) = self.hub.socket(ticket) else { continue };
                         let token = token_of(ticket);
                         if self.poll.registry().register(&mut socket.stream, token, Interest::READABLE).is_err() {
-                            self.hub.gone(now, ticket, "register");
+                            self.hub.gone(now, ticket, CloseCause::Reset);
                         }
                     }
                     Err(e) if e.kind() == ErrorKind::WouldBlock => {
@@ -303,7 +303,7 @@ impl Reactor {
                 }
                 Got::Nothing => continue,
                 Got::End => self.hub.peer_ended(now, ticket),
-                Got::Broken => self.hub.gone(now, ticket, "reset"),
+                Got::Broken => self.hub.gone(now, ticket, CloseCause::Reset),
             }
             self.make_ready(ticket);
         }
@@ -399,7 +399,7 @@ impl Reactor {
                 });
                 match wrote {
                     Ok(()) => self.hub.flushed(now, ticket),
-                    Err(_) => self.hub.gone(now, ticket, "reset"),
+                    Err(_) => self.hub.gone(now, ticket, CloseCause::Reset),
                 }
             }
         }

@@ -3,6 +3,7 @@ use crate::api::routes::Door;
 use crate::auth::Verifier;
 use crate::config::Config;
 use crate::hub::Rules;
+use crate::hub::event::CloseCause;
 use crate::storage::job::{Answer, Census, Errand, Outcome};
 
 const NOW: Now = Now { monotonic_us: 5_000_000, wall_ms: 1_700_000_000_000 };
@@ -47,7 +48,7 @@ impl Room {
     }
 
     fn leave(&mut self, ticket: Ticket) {
-        self.hub.gone(NOW, ticket, "reset");
+        self.hub.gone(NOW, ticket, CloseCause::Reset);
         self.hub.reap(ticket).unwrap();
     }
 

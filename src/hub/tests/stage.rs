@@ -3,7 +3,7 @@
 
 use crate::api::routes::Door;
 use crate::clock::Now;
-use crate::hub::event::Event;
+use crate::hub::event::{CloseCause, Event};
 use crate::hub::{Hub, Rules};
 use crate::inbox::Letter;
 use crate::storage::job::Ticket;
@@ -155,7 +155,7 @@ impl Stage {
             let mut line = end.borrow_mut();
             if line.broken {
                 drop(line);
-                self.hub.gone(self.now, ticket, "reset");
+                self.hub.gone(self.now, ticket, CloseCause::Reset);
                 continue;
             }
             let count = self.chunk.min(line.to_server.len());
@@ -200,7 +200,7 @@ impl Stage {
                 let mut line = end.borrow_mut();
                 if line.broken {
                     drop(line);
-                    self.hub.gone(self.now, ticket, "reset");
+                    self.hub.gone(self.now, ticket, CloseCause::Reset);
                     continue;
                 }
                 while !outbound.is_empty() && line.to_client.len() < line.window {
