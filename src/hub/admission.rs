@@ -54,8 +54,20 @@ impl<S> Hub<S> {
             self.admit(ticket, Admitted { route, caller, expires_ms, accept: Some(accept) });
             return Ok(0);
         }
+        self.judge_call(now, ticket, request, body, route)
+    }
+
+    /// A request with a token.
+    fn judge_call(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        request: &Request<'_>,
+        body: BodyLength,
+        route: Route,
+    ) -> Result<usize, Reply> {
         if self.is_too_late(ticket) {
-            let reply = Reply::unavailable("Shutting down.", 1 + self.jitter(ticket, 5));
+            let reply = self.shutting_down(ticket);
             return Err(self.turned_away((Cause::Late, reply)));
         }
         self.judge_address(ticket, request).map_err(|why| self.turned_away(why))?;
@@ -133,7 +145,7 @@ impl<S> Hub<S> {
             return Err((Cause::HandshakesPerSecond, Reply::unavailable("Too many handshakes.", seconds)));
         }
         if self.drain.is_some() {
-            return Err((Cause::Draining, Reply::unavailable("Shutting down.", 1 + self.jitter(ticket, 5))));
+            return Err((Cause::Draining, self.shutting_down(ticket)));
         }
         if self.is_overloaded() {
             return Err((Cause::Overloaded, Reply::unavailable("Overloaded.", 1 + self.jitter(ticket, 5))));
@@ -241,6 +253,10 @@ impl<S> Hub<S> {
     pub(super) fn turned_away(&mut self, (cause, reply): (Cause, Reply)) -> Reply {
         self.refused(cause, reply.status);
         reply
+    }
+
+    fn shutting_down(&self, ticket: Ticket) -> Reply {
+        Reply::unavailable("Shutting down.", 1 + self.jitter(ticket, 5))
     }
 
     /// 429 for coming too often.

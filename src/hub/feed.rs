@@ -14,7 +14,7 @@ use crate::clock::Now;
 use crate::config::Ack;
 use crate::matching::UserId;
 use crate::notification::NotificationId;
-use crate::storage::job::{Ask, Ticket};
+use crate::storage::job::Ticket;
 use crate::websocket::{self, Event as Said, Session, close, frame};
 use slab::Slab;
 use uuid::Uuid;
@@ -212,8 +212,7 @@ impl<S> Hub<S> {
         let Some(first) = feed.first_sent() else {
             return self.complain(now, ticket, Complaint::NotFound, &[uuid]);
         };
-        self.outstanding += 1;
-        self.effects.reads.push(Ask { query: Query::WasSent { user, channel, uuid, first, last }, ticket });
+        self.ask(ticket, Query::WasSent { user, channel, uuid, first, last });
     }
 
     /// `row`: of this user and channel, and no older than the first that was sent here, nor newer than the last.

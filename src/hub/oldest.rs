@@ -5,7 +5,7 @@
 use super::Hub;
 use crate::api::command::Query;
 use crate::notification::{Notification, NotificationId};
-use crate::storage::job::{Ask, Oldest, Ticket};
+use crate::storage::job::{Oldest, Ticket};
 
 /// Rows that one question looks at.
 pub(crate) const STRIDE: i64 = 20_000;
@@ -37,9 +37,7 @@ impl<S> Hub<S> {
             return;
         }
         self.oldest.asked = true;
-        self.outstanding += 1;
-        let query = Query::OldestWaiting { from: self.oldest.from };
-        self.effects.reads.push(Ask { query, ticket: Ticket::NOBODY });
+        self.ask(Ticket::NOBODY, Query::OldestWaiting { from: self.oldest.from });
     }
 
     pub(super) fn oldest_is(&mut self, found: Option<Oldest>, upto: NotificationId) {

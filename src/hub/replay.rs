@@ -104,8 +104,7 @@ impl<S> Hub<S> {
         replay.asked = true;
         let from = From::After { id: after, all: replay.all };
         let backlog = Backlog { user, channel, from, mark: replay.mark, replay_max };
-        self.outstanding += 1;
-        self.effects.reads.push(Ask { query: Query::Backlog(backlog), ticket });
+        self.ask(ticket, Query::Backlog(backlog));
     }
 
     fn establish(&mut self, now: Now, ticket: Ticket, skipped: u64) {

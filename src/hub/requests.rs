@@ -6,21 +6,32 @@ use super::connection::{Admitted, Feed, State, Waiting};
 use super::event::{Event, Limit};
 use super::idempotency::idempotency;
 use super::{Hub, PIPELINE_BYTES, PasswordTask, Seen, idle_ms, ms, response, seconds};
-use crate::api::command::Command;
+use crate::api::command::{Command, Query};
 use crate::api::reply::Reply;
 use crate::api::requests::{self, Asked};
 use crate::api::routes::{Door, Resource, Route, route};
+use crate::api::sign_in::Credentials;
 use crate::clock::{Now, rfc3339};
 use crate::http::upgrade::Accept;
 use crate::http::{self, BodyLength, CONTINUE, Request, Response, Stage, Step, Terms, upgrade};
 use crate::matching::UserId;
 use crate::notification::{Channel, NotificationId};
-use crate::storage::job::{Ask, Ticket};
+use crate::storage::job::Ticket;
 use crate::web::File;
 use std::borrow::Cow;
 
 /// Bytes of a refused request's body that are read past; a longer one ends the connection.
 const SKIP_MAX: usize = 256 * 1024;
+
+/// What a request that waits is waiting for.
+enum Work {
+    Page(Resource),
+    /// A command with a plain password in it.
+    Encode(Command),
+    SignIn(Credentials),
+    Write(Command),
+    Read(Query),
+}
 
 impl<S> Hub<S> {
     /// Takes requests out of `input[start..end]` until one has to wait.
@@ -176,49 +187,40 @@ impl<S> Hub<S> {
             }
             (asked, _) => asked,
         };
-        let reply = match asked {
-            Err(reply) => reply,
-            Ok(Asked::Server(Resource::Explain(id))) => self.explain(request, id),
-            Ok(Asked::Server(resource)) => match self.server_state(resource) {
-                Some(reply) => reply,
-                None => {
-                    self.wait(now, ticket, request, route, request.terms());
-                    return self.effects.own_pages.push((ticket, resource));
-                }
-            },
-            Ok(_) if self.is_overloaded() => Reply::unavailable("Overloaded.", 1 + self.jitter(ticket, 3)),
-            Ok(Asked::Write(command)) if command.holds_plain_password() => match self.room_to_hash() {
-                Ok(()) => {
-                    self.wait(now, ticket, request, route, request.terms());
-                    return self.hash(PasswordTask::Encode { ticket, command });
-                }
-                Err(reply) => reply,
-            },
-            Ok(Asked::SignIn(credentials)) => match self.logins.take_name(&credentials.username, now) {
-                Ok(()) => {
-                    self.wait(now, ticket, request, route, request.terms());
-                    return self.begin_sign_in(ticket, credentials);
-                }
-                Err(wait_us) => self.throttled(Limit::LoginsPerMinutePerUser, wait_us),
-            },
-            Ok(Asked::Renew(token)) => match self.refresh(now, &token) {
-                Ok(command) => {
-                    self.wait(now, ticket, request, route, request.terms());
-                    return self.submit(now, Some(ticket), command, None);
-                }
-                Err(reply) => reply,
-            },
-            Ok(Asked::Write(command)) => {
-                self.wait(now, ticket, request, route, request.terms());
-                return self.submit(now, Some(ticket), command, key);
-            }
-            Ok(Asked::Read(query)) => {
-                self.wait(now, ticket, request, route, request.terms());
-                self.outstanding += 1;
-                return self.effects.reads.push(Ask { query, ticket });
+        let work = match asked.and_then(|asked| self.weigh(now, ticket, request, asked)) {
+            Ok(work) => work,
+            Err(reply) => {
+                return self.respond(now, ticket, reply, request.terms(), request, route.resource.template());
             }
         };
-        self.respond(now, ticket, reply, request.terms(), request, route.resource.template());
+        self.wait(now, ticket, request, route, request.terms());
+        match work {
+            Work::Page(page) => self.effects.own_pages.push((ticket, page)),
+            Work::Encode(command) => self.hash(PasswordTask::Encode { ticket, command }),
+            Work::SignIn(credentials) => self.begin_sign_in(ticket, credentials),
+            Work::Write(command) => self.submit(now, Some(ticket), command, key),
+            Work::Read(query) => self.ask(ticket, query),
+        }
+    }
+
+    /// What has to be done for an answer, if there is room for it; `Err`: the answer, where it is known already.
+    fn weigh(&mut self, now: Now, ticket: Ticket, request: &Request<'_>, asked: Asked) -> Result<Work, Reply> {
+        match asked {
+            Asked::Server(Resource::Explain(id)) => Err(self.explain(request, id)),
+            Asked::Server(resource) => self.server_state(resource).map_or(Ok(Work::Page(resource)), Err),
+            _ if self.is_overloaded() => Err(Reply::unavailable("Overloaded.", 1 + self.jitter(ticket, 3))),
+            Asked::Write(command) if command.holds_plain_password() => {
+                self.room_to_hash()?;
+                Ok(Work::Encode(command))
+            }
+            Asked::Write(command) => Ok(Work::Write(command)),
+            Asked::Read(query) => Ok(Work::Read(query)),
+            Asked::Renew(token) => Ok(Work::Write(self.refresh(now, &token)?)),
+            Asked::SignIn(credentials) => match self.logins.take_name(&credentials.username, now) {
+                Ok(()) => Ok(Work::SignIn(credentials)),
+                Err(wait_us) => Err(self.throttled(Limit::LoginsPerMinutePerUser, wait_us)),
+            },
+        }
     }
 
     fn wait(&mut self, now: Now, ticket: Ticket, request: &Request<'_>, route: Route, terms: Terms) {

@@ -14,7 +14,7 @@ use crate::clock::Now;
 use crate::config::{Auth, Key, Limits};
 use crate::http::Request;
 use crate::matching::UserId;
-use crate::storage::job::{Ask, Ticket};
+use crate::storage::job::Ticket;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -113,8 +113,7 @@ impl<S> Hub<S> {
         let Credentials { username, password } = credentials;
         if let Some(waiting) = self.waiting(ticket) {
             waiting.password = Some(password);
-            self.outstanding += 1;
-            self.effects.reads.push(Ask { query: Query::Credentials { username }, ticket });
+            self.ask(ticket, Query::Credentials { username });
         }
     }
 

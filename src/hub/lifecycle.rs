@@ -1,0 +1,275 @@
+//! Owns a connection's way from accept to reap: its bytes, its stages, its deadlines. Never understands a request or a
+//! frame. Enter at [`Hub::accept`].
+
+use super::connection::{Connection, Http, NEVER, Phase, State};
+use super::deadlines::{Filed, PLACES_MAX};
+use super::event::{Cause, CloseCause, Limit};
+use super::{Entry, Hub, PIPELINE_BYTES, idle_ms, response, seconds};
+use crate::api::reply::Reply;
+use crate::api::routes::Door;
+use crate::clock::Now;
+use crate::http::{Reader, Stage, Terms};
+use crate::storage::job::Ticket;
+use crate::websocket::Session;
+use std::net::IpAddr;
+
+/// How often a connection with a deadline is looked at, however far it is: the end of a token is a moment of the wall
+/// clock, which may jump; and a socket whose idle time-out became a ping need not be filed twice.
+const LOOK_EVERY_MS: u64 = 25_000;
+/// How long a connection that has ended for us may take to notice.
+const LINGER_MS: u64 = 2_000;
+/// How long what is queued may take to go out at the end.
+const LAST_WORDS_MS: u64 = 5_000;
+/// Connections beyond the limit that are still answered 503; beyond these, a connection is dropped.
+const TURNED_AWAY_MAX: usize = 32;
+/// Beyond those, too, kept for the operator: when all is full is when he looks.
+const OPERATORS_MAX: usize = 8;
+/// Connections beyond the limit: each takes a descriptor.
+pub(super) const BEYOND_MAX: usize = TURNED_AWAY_MAX + OPERATORS_MAX;
+
+impl<S> Hub<S> {
+    /// A new connection; given back where there is no room even to say so.
+    pub fn accept(&mut self, now: Now, socket: S, address: IpAddr, door: Door) -> Result<Ticket, S> {
+        let most = self.rules.connections.min(PLACES_MAX - BEYOND_MAX);
+        let full = door == Door::Public && self.table.len() >= most;
+        let beyond = if door == Door::Public { TURNED_AWAY_MAX } else { BEYOND_MAX };
+        if self.table.len() >= most + beyond {
+            self.limited(Limit::Connections);
+            self.refused(Cause::Connections, 503);
+            return Err(socket);
+        }
+        self.generation = self.generation.wrapping_add(1);
+        let generation = self.generation;
+        let until_ms = now.monotonic_ms().saturating_add(idle_ms(&self.rules.limits));
+        let reader = Reader::default();
+        let is_proxy = self.rules.proxies.iter().any(|proxy| proxy.contains(address));
+        let opened_us = now.monotonic_us;
+        let (address, from_there) = self.addresses.enter(address);
+        let most_there = self.rules.limits.connections_per_ip;
+        let crowded = door == Door::Public && most_there > 0 && from_there > most_there;
+        let stage = Stage::Idle;
+        let http = Http { reader, stage, until_ms, door, opened_us, crowded, admitted: None, waiting: None };
+        let connection = Connection {
+            generation,
+            address,
+            opened_s: seconds(now),
+            filed: Filed::NEVER,
+            state: State::Http(Box::new(http)),
+            cold: None,
+        };
+        let key = self.table.insert(Entry { connection, socket });
+        let ticket = Ticket { key: key as u32, generation };
+        self.schedule(now, ticket);
+        if full {
+            self.limited(Limit::Connections);
+            self.refused(Cause::Connections, 503);
+            self.last_reply(now, ticket, Reply::unavailable("Too many connections.", 2 + self.jitter(ticket, 4)));
+        } else if crowded && !is_proxy {
+            self.limited(Limit::ConnectionsPerIp);
+            self.refused(Cause::ConnectionsPerIp, 429);
+            self.last_reply(now, ticket, Reply::too_many(10));
+        }
+        Ok(ticket)
+    }
+
+    /// Whether bytes of this connection are wanted now. If not, it is named in `effects.resume` once they are.
+    pub fn wants_bytes(&mut self, ticket: Ticket) -> bool {
+        self.connection(ticket).is_some_and(|connection| match &connection.state {
+            State::Http(http) => http.waiting.is_none() && connection.queued() <= PIPELINE_BYTES,
+            State::Feed(feed) => feed.phase != Phase::Loading,
+            State::Echo => connection.queued() <= PIPELINE_BYTES,
+            State::Closing { .. } => true,
+        })
+    }
+
+    /// Bytes came.
+    pub fn receive(&mut self, now: Now, ticket: Ticket, bytes: &mut [u8]) {
+        let Some(connection) = self.connection(ticket) else { return };
+        let mut own = connection.cold.as_mut().map(|cold| std::mem::take(&mut cold.input)).unwrap_or_default();
+        if own.is_empty() {
+            let (start, end) = self.drive(now, ticket, bytes);
+            let rest = bytes.get(start..end).unwrap_or_default();
+            if let Some(connection) = self.connection(ticket)
+                && !rest.is_empty()
+            {
+                connection.cold().input = rest.to_vec();
+            }
+        } else {
+            own.extend_from_slice(bytes);
+            self.drive_own(now, ticket, own);
+        }
+        self.settle(ticket);
+    }
+
+    /// Goes on with what was left when the connection stopped taking bytes.
+    pub(super) fn resume(&mut self, now: Now, ticket: Ticket) {
+        let Some(connection) = self.connection(ticket) else { return };
+        let own = connection.cold.as_mut().map(|cold| std::mem::take(&mut cold.input)).unwrap_or_default();
+        if !own.is_empty() {
+            self.drive_own(now, ticket, own);
+        }
+        self.effects.resume.push(ticket);
+    }
+
+    fn drive_own(&mut self, now: Now, ticket: Ticket, mut own: Vec<u8>) {
+        let (start, end) = self.drive(now, ticket, &mut own);
+        own.truncate(end);
+        own.drain(..start.min(own.len()));
+        if let Some(connection) = self.connection(ticket)
+            && !own.is_empty()
+        {
+            connection.cold().input = own;
+        }
+    }
+
+    /// Uses up what it can of `input`; gives back where the rest lies.
+    fn drive(&mut self, now: Now, ticket: Ticket, input: &mut [u8]) -> (usize, usize) {
+        let (mut start, mut end) = (0, input.len());
+        loop {
+            let before = start;
+            let Some(connection) = self.connection(ticket) else { return (end, end) };
+            match &connection.state {
+                State::Http(_) => self.drive_http(now, ticket, input, &mut start, &mut end),
+                State::Feed(feed) if feed.phase == Phase::Loading => return (start, end),
+                State::Feed(_) | State::Echo => {
+                    start += self.drive_frames(now, ticket, input.get_mut(start..end).unwrap_or_default());
+                }
+                State::Closing { .. } => return (end, end),
+            }
+            if start == before || start == end {
+                break;
+            }
+        }
+        // A state that came last may have to discard the rest.
+        match self.connection(ticket).map(|connection| &connection.state) {
+            None | Some(State::Closing { .. }) => (end, end),
+            Some(_) => (start, end),
+        }
+    }
+
+    /// The peer will send no more.
+    pub fn peer_ended(&mut self, now: Now, ticket: Ticket) {
+        let Some(connection) = self.connection(ticket) else { return };
+        match &connection.state {
+            // A half-closed client still gets what it asked for.
+            State::Http(_) | State::Closing { shut: false, .. } if connection.queued() > 0 => {
+                self.begin_closing(now, ticket);
+            }
+            _ => self.gone(now, ticket, CloseCause::PeerClosed),
+        }
+    }
+
+    /// The socket is of no use any more.
+    pub fn gone(&mut self, now: Now, ticket: Ticket, cause: CloseCause) {
+        self.leave_index(now, ticket, cause, None);
+        self.discard(ticket);
+    }
+
+    /// The same of a connection that is no socket of a user.
+    fn discard(&mut self, ticket: Ticket) {
+        if let Some(connection) = self.connection(ticket) {
+            // Nothing is due any more, or it would be due for ever.
+            connection.state = State::Closing { shut: true, until_ms: NEVER };
+        }
+        self.effects.close.push(ticket);
+    }
+
+    /// After a flush: what follows from all, or not all, being on its way.
+    pub fn flushed(&mut self, now: Now, ticket: Ticket) {
+        let Some(connection) = self.connection(ticket) else { return };
+        let queued = connection.queued();
+        match &mut connection.state {
+            State::Closing { shut, until_ms } if queued == 0 && !*shut => {
+                (*shut, *until_ms) = (true, now.monotonic_ms() + LINGER_MS);
+                self.effects.shut.push(ticket);
+                self.schedule(now, ticket);
+            }
+            State::Http(http) if http.waiting.is_none() && queued <= PIPELINE_BYTES => self.resume(now, ticket),
+            State::Echo if queued <= PIPELINE_BYTES => self.resume(now, ticket),
+            State::Feed(_) if queued == 0 => self.feed_drained(now, ticket),
+            _ => {}
+        }
+        self.settle(ticket);
+    }
+
+    pub(super) fn expired(&mut self, now: Now, ticket: Ticket) {
+        let Some(connection) = self.connection(ticket) else { return };
+        match &connection.state {
+            State::Feed(_) => self.feed_due(now, ticket),
+            State::Http(_) if connection.queued() > 0 => {
+                self.limited(Limit::IdleTimeout);
+                self.discard(ticket);
+            }
+            State::Http(http) => match http.stage {
+                Stage::Idle => {
+                    self.limited(Limit::IdleTimeout);
+                    self.begin_closing(now, ticket);
+                }
+                stage => {
+                    self.limited(if stage == Stage::Head { Limit::HeadTimeout } else { Limit::BodyTimeout });
+                    self.refused(Cause::Timeout, 408);
+                    self.last_reply(now, ticket, Reply::faulty(408, "The request took too long."));
+                }
+            },
+            State::Echo => {}
+            State::Closing { .. } => self.discard(ticket),
+        }
+    }
+
+    /// An answer after which the connection ends.
+    pub(super) fn last_reply(&mut self, now: Now, ticket: Ticket, reply: Reply) {
+        let response = response(reply).closing();
+        let date = self.date(now).to_owned();
+        if let Some(connection) = self.connection(ticket) {
+            connection.cold().outbound.push(|out| response.encode(out, &date, Terms::CLOSE));
+            self.flush_later(ticket);
+            self.begin_closing(now, ticket);
+        }
+    }
+
+    /// Nothing more is taken; what is queued goes out, then the sending half ends, then the peer may notice.
+    pub(super) fn begin_closing(&mut self, now: Now, ticket: Ticket) {
+        let Some(connection) = self.connection(ticket) else { return };
+        if matches!(connection.state, State::Closing { .. }) {
+            return;
+        }
+        connection.state = State::Closing { shut: false, until_ms: now.monotonic_ms() + LAST_WORDS_MS };
+        let cold = connection.cold();
+        cold.input = Vec::new();
+        cold.session = Session::default();
+        cold.message = Vec::new();
+        cold.unacknowledged.clear();
+        cold.replay = None;
+        self.schedule(now, ticket);
+        self.flush_later(ticket);
+        self.effects.resume.push(ticket);
+    }
+
+    /// Files when a connection is to be looked at, unless it will be before.
+    pub(super) fn schedule(&mut self, now: Now, ticket: Ticket) {
+        let Some(connection) = self.connection(ticket) else { return };
+        let due_ms = match connection.due_ms(now) {
+            NEVER => return,
+            due_ms => due_ms.min(now.monotonic_ms() + LOOK_EVERY_MS),
+        };
+        if connection.filed.is_after(due_ms) {
+            connection.filed = Filed::at(due_ms);
+            self.deadlines.file(due_ms, ticket.key);
+        }
+    }
+
+    /// Gives memory back that a connection no longer needs.
+    pub(super) fn settle(&mut self, ticket: Ticket) {
+        if let Some(connection) = self.connection(ticket) {
+            connection.thaw();
+        }
+    }
+
+    /// Takes a connection out of the table: the end of a turn, and the only place where one goes.
+    pub fn reap(&mut self, ticket: Ticket) -> Option<S> {
+        self.entry(ticket)?;
+        let entry = self.table.try_remove(ticket.key as usize)?;
+        self.addresses.leave(entry.connection.address);
+        Some(entry.socket)
+    }
+}
