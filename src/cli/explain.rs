@@ -33,7 +33,13 @@ pub(super) fn run(config: Result<Config, Mistakes>, id: Option<&String>) -> Exit
     let path = &config.storage.path;
     let found = match story(path, which) {
         Ok(Some(found)) => found,
-        Ok(None) => return complain(format!("{}: there is no database yet", path.display()), Exit::Database),
+        Ok(None) => {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            let path = path.display();
+            let what =
+                "no database there; run this where the server runs, or name it by --config or HABITTOD_STORAGE_PATH";
+            return complain(format!("{path}: {what}"), Exit::Database);
+        }
         Err(e) => return complain(&e, exit_of(&e)),
     };
     match &found.row {
@@ -146,7 +152,7 @@ fn why(told: &Told, memory: Option<&Value>, config: &Config) -> Vec<String> {
         Some(memory) => {
             let since = memory.get("complete_since").and_then(Value::as_str);
             if let Some(since) = since.filter(|since| *since > rfc3339(n.created_ms).as_str()) {
-                why.push(format!("the server remembers sends since {since}, and since its start"));
+                why.push(format!("sends before {since}, or before the server's start, are not remembered"));
             }
         }
     }
@@ -264,7 +270,7 @@ mod tests {
         says(&Told { standing: Some(Standing::Inactive), ..told() }, memory(0, false), "is not active");
         says(&Told { standing: None, ..told() }, memory(0, false), "not in the directory");
         let forgotten = json!({ "steps": [], "open_sockets": [], "complete_since": rfc3339(1_800_000_000_000) });
-        says(&told(), Some(forgotten), "remembers sends since 2027-");
+        says(&told(), Some(forgotten), "sends before 2027-");
     }
 
     #[test]

@@ -103,6 +103,12 @@ impl Target {
         Ok(Self { host, port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }), tls, path })
     }
 
+    /// The value of `Host`: an IPv6 address stands in brackets there.
+    fn authority(&self) -> String {
+        let Self { host, port, .. } = self;
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
+
     fn connect(&self) -> io::Result<TcpStream> {
         let mut last = io::Error::new(ErrorKind::NotFound, "the host has no address");
         for address in (self.host.as_str(), self.port).to_socket_addrs()? {
@@ -144,9 +150,9 @@ impl Probe {
         tcp.set_read_timeout(Some(ANSWER_WITHIN)).map_err(io)?;
         let plain = tcp.try_clone().map_err(io)?;
         let mut stream: Box<dyn Stream> = if target.tls { target.encrypt(plain)? } else { Box::new(plain) };
-        let (key, Target { host, port, path, .. }) = (generate_key(), target);
+        let (key, host, path) = (generate_key(), target.authority(), &target.path);
         let request = format!(
-            "GET {path}?probe=1 HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            "GET {path}?probe=1 HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nAuthorization: Bearer {token}\r\n\r\n"
         );
         stream.write_all(request.as_bytes()).and_then(|()| stream.flush()).map_err(io)?;
@@ -278,6 +284,9 @@ mod tests {
         ] {
             let Target { host, port, tls, path } = Target::parse(url, 7).unwrap();
             assert_eq!((host.as_str(), port, tls, path.as_str()), expected, "{url}");
+        }
+        for (url, expected) in [("ws://h", "h:80"), ("http://[::1]:8000", "[::1]:8000"), ("wss://[::1]", "[::1]:443")] {
+            assert_eq!(Target::parse(url, 7).unwrap().authority(), expected, "{url}");
         }
         for odd in ["h:8000", "ftp://h", "", "ws://"] {
             assert!(Target::parse(odd, 7).is_err(), "{odd}");

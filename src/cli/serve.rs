@@ -7,7 +7,7 @@ use crate::api::routes::Door;
 use crate::auth::Verifier;
 use crate::channel_layer::{self, ChannelLayer, JoinError};
 use crate::clock::Clock;
-use crate::config::{self, Backend, Config, Key, Level, Mistakes, NO_KEY};
+use crate::config::{self, Backend, Config, Django, Key, Level, Mistakes, NO_KEY};
 use crate::hub::Rules;
 use crate::inbox::{Letter, Postbox};
 use crate::log::Log;
@@ -174,14 +174,23 @@ fn listen(
                     );
                 }
                 Err(e) => {
-                    let choose = option.unwrap_or(key);
-                    return Err((format!("cannot listen on {address}: {e}; choose another {choose}"), Exit::Failed));
+                    let remedy = remedy(&e, option.unwrap_or(key));
+                    return Err((format!("cannot listen on {address}: {e}; {remedy}"), Exit::Failed));
                 }
             }
         }
     }
     let behind = |wanted| bound.iter().filter(|(_, door)| *door == wanted).map(|(address, _)| *address).collect();
     Ok((behind(Door::Public), behind(Door::Admin)))
+}
+
+/// What helps where an address cannot be listened on; `key`: what names it.
+fn remedy(e: &std::io::Error, key: &str) -> String {
+    match Errno::from_io_error(e) {
+        Some(Errno::ADDRINUSE) => format!("stop what listens there (ss -ltnp), or choose another {key}"),
+        Some(Errno::ACCESS) => format!("ports under 1024 need root or a socket of systemd; or choose another {key}"),
+        _ => format!("choose another {key}"),
+    }
 }
 
 /// Whether a server could run with this; gives back what checks the tokens.
@@ -262,9 +271,48 @@ fn needs_restart(now: &Config, started_with: &Config) -> Vec<&'static str> {
         ("server.admin_listen", server.admin_listen != started_with.server.admin_listen),
         ("storage.path", storage.path != started_with.storage.path),
         ("channel_layer", now.channel_layer != started_with.channel_layer),
+        // How large a message of Django's may be, its layer's thread learns once.
+        (
+            "limits.body",
+            started_with.channel_layer.django != Django::Off && now.limits.body != started_with.limits.body,
+        ),
         ("log.format", now.log.format != started_with.log.format),
     ]
     .into_iter()
     .filter_map(|(key, differs)| differs.then_some(key))
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_a_start_obeys_is_named() {
+        let (started_with, mut now) = (Config::default(), Config::default());
+        now.limits.body = 1_024;
+        now.limits.connections_per_user = 1;
+        now.log.level = Level::Debug;
+        assert!(needs_restart(&now, &started_with).is_empty());
+        now.server.admin_listen.clear();
+        now.storage.path = "elsewhere".into();
+        now.channel_layer.log_key = "other".into();
+        assert_eq!(needs_restart(&now, &started_with), ["server.admin_listen", "storage.path", "channel_layer"]);
+        let mut beside_django = Config::default();
+        beside_django.channel_layer.django = Django::Core;
+        let mut now = beside_django.clone();
+        now.limits.body = 1_024;
+        assert_eq!(needs_restart(&now, &beside_django), ["limits.body"]);
+    }
+
+    #[test]
+    fn who_cannot_listen_hears_what_helps() {
+        for (errno, expected) in [
+            (Errno::ADDRINUSE, "stop what listens there (ss -ltnp), or choose another server.listen"),
+            (Errno::ACCESS, "ports under 1024 need root or a socket of systemd; or choose another server.listen"),
+            (Errno::ADDRNOTAVAIL, "choose another server.listen"),
+        ] {
+            assert_eq!(remedy(&errno.into(), "server.listen"), expected);
+        }
+    }
 }

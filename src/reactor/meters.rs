@@ -470,9 +470,14 @@ impl Meters {
             .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
         let v = &g.vitals;
         page.counter("process_cpu_seconds_total", "User and system CPU time.", v.cpu_us as f64 / 1e6);
-        page.gauge("process_resident_memory_bytes", "Resident memory.", v.resident_bytes);
-        page.gauge("process_virtual_memory_bytes", "Virtual memory.", v.virtual_bytes);
-        page.gauge("process_open_fds", "Open file descriptors.", v.descriptors);
+        for (name, help, value) in [
+            ("process_resident_memory_bytes", "Resident memory.", v.resident_bytes),
+            ("process_virtual_memory_bytes", "Virtual memory.", v.virtual_bytes),
+            ("process_open_fds", "Open file descriptors.", v.descriptors),
+        ] {
+            let mut family = page.family(name, Kind::Gauge, help);
+            value.iter().for_each(|value| family.sample(&[], value));
+        }
         page.gauge("process_max_fds", "File descriptors that may be open.", v.descriptors_max);
         page.gauge("process_start_time_seconds", "When it started (Unix time).", self.started_ms as f64 / 1e3);
     }

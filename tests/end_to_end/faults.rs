@@ -6,6 +6,7 @@ use crate::disk::{Disk, Errno};
 use crate::server::{Reply, Server, command, service, service_at, user};
 use habittod::clock::Clock;
 use serde_json::{Value, json};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -151,6 +152,14 @@ fn without_descriptors_the_loop_neither_spins_nor_goes_deaf() {
     let mut server = Server::start_on(&disk, false, &[("HABITTOD_LIMITS_WS_MESSAGES_PER_SECOND", "0")]).unwrap();
     let mut device = server.connect("property", 1);
     device.all();
+    // Let in before there is no room.
+    let mut operator = TcpStream::connect(server.admin).unwrap();
+    operator.write_all(b"GET /health/live HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    let (mut answer, mut byte) = (Vec::new(), [0]);
+    while !answer.ends_with(b"}}") {
+        operator.read_exact(&mut byte).unwrap();
+        answer.extend(byte);
+    }
     let pid = server.pid().to_string();
     assert!(Command::new("prlimit").args(["--pid", &pid, "--nofile=40:40"]).status().unwrap().success());
     // Each may make the kernel refuse once; after that, a loop that spun would ask it once a turn or more.
@@ -163,6 +172,11 @@ fn without_descriptors_the_loop_neither_spins_nor_goes_deaf() {
     }
     let elapsed_ms = clock.now().monotonic_ms();
     assert!(refused() <= elapsed_ms / 100 + 3, "{} in {elapsed_ms} ms", refused());
+    // Who looks for how many are open cannot open what tells him; it is all of them.
+    operator.write_all(b"GET /metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
+    let page = std::io::read_to_string(operator).unwrap();
+    assert!(page.contains("\nprocess_open_fds 40\n") && page.contains("\nprocess_max_fds 40\n"), "{page}");
+    assert!(!page.contains("\nprocess_resident_memory_bytes 0\n"), "{page}");
     drop(clients);
     assert_eq!(server.try_call("GET", "/health/live", None, None).unwrap().status, 200);
     let log = lines(&mut server);

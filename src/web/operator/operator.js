@@ -110,7 +110,7 @@ const TILES = [
   ["Delivered", (s) => percent(s.delivery_ratio * 100), (s) => `${whole.format(s.unread)} unread`],
   ["Request → device, p99", (s, i) => seconds(quantile("seconds.acknowledge_live", 0.99, i)), (s, i) => `p50 ${seconds(quantile("seconds.acknowledge_live", 0.5, i))}`],
   ["Commit, p99", (s, i) => seconds(quantile("seconds.commit", 0.99, i)), (s, i) => `jobs in each: ${short(average("batch_jobs", i))} · ${s.queues.writes} queued`],
-  ["Memory", (s) => bytes(s.process.resident_bytes), (s) => `${whole.format(s.process.descriptors)} descriptors`],
+  ["Memory", (s) => bytes(s.process.resident_bytes), (s) => `${s.process.descriptors === null ? NONE : whole.format(s.process.descriptors)} descriptors`],
   ["CPU", (s, i) => percent(cpu(i)), () => "of one core"],
 ];
 
