@@ -1,17 +1,13 @@
 //! Owns `habittod backup FILE`: tells how the copying went. Never copies itself. Enter at [`run`].
 
 use super::serve::exit_of;
-use super::{Exit, complain, mistaken, say, usage};
-use crate::config::{Config, Mistakes};
+use super::{Exit, Given, Ran, complain, say};
 use crate::storage::file::{BackupError, backup};
 use std::path::Path;
 
-pub(super) fn run(config: Result<Config, Mistakes>, to: Option<&String>) -> Exit {
-    let Some(to) = to else { return usage("backup needs the name of a FILE to make") };
-    let config = match config {
-        Ok(config) => config,
-        Err(mistakes) => return mistaken(&mistakes),
-    };
+pub(super) fn run(given: &Given) -> Ran {
+    let Some(to) = given.word() else { return given.usage("backup needs the name of a FILE to make") };
+    let config = given.config()?;
     match backup(&config.storage.path, Path::new(to)) {
         Ok(bytes) => say(&format!("{to}: {bytes} bytes, whole\n")),
         Err(BackupError::Source(e)) => complain(&e, exit_of(&e)),

@@ -2,39 +2,28 @@
 //! locks or changes anything. Enter at [`run`].
 
 use super::serve::{self, exit_of};
-use super::{Exit, complain, mistaken, say};
-use crate::config::{Config, Key, Mistakes};
+use super::{Exit, Given, Ran, complain, config_file, say, warn};
+use crate::config::{Config, Key};
 use crate::storage::file::{Counts, Inspection, digest, inspect};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// `file`: where the configuration came from, if from a file.
-pub(super) fn run(config: Result<Config, Mistakes>, file: Option<&Path>, with_digest: bool) -> Exit {
-    let config = match config {
-        Ok(config) => config,
-        Err(mistakes) => return mistaken(&mistakes),
-    };
+pub(super) fn run(given: &Given) -> Ran {
+    let config = given.config()?;
+    let file = config_file(given.file.as_deref());
     if let Some(file) = secret_file(&config, file).filter(|file| everybody_reads(file)) {
         let file = file.display();
-        complain(
-            format!("warning: {file}: holds the secret, and everybody here can read it; chmod o-r {file}"),
-            Exit::Done,
-        );
+        warn(format!("{file}: holds the secret, and everybody here can read it; chmod o-r {file}"));
     }
-    let key = serve::usable(&config).map_err(|what| complain(what, Exit::Usage));
-    let found = inspect(&config.storage.path).map_err(|e| complain(&e, exit_of(&e)));
-    let found = match (key, found) {
-        (Ok(_), Ok(found)) => found,
-        // What is wrong in the configuration comes first: exit code 2.
-        (Err(exit), _) | (_, Err(exit)) => return exit,
-    };
-    let mut report = describe(&config, &found);
-    if with_digest {
-        match digest(&config.storage.path) {
-            Ok(digest) => report.push_str(&format!("digest: {}\n", digest.as_deref().unwrap_or("no rows"))),
-            Err(e) => return complain(&e, exit_of(&e)),
-        }
+    let key = serve::usable(&config).or_else(|what| complain(what, Exit::Usage));
+    let found = inspect(&config.storage.path).or_else(|e| complain(&e, exit_of(&e)));
+    // Both are looked at before either ends it. What is wrong in the configuration comes first: exit code 2.
+    key?;
+    let mut report = describe(&config, &found?);
+    if given.has("--digest") {
+        let digest = digest(&config.storage.path).or_else(|e| complain(&e, exit_of(&e)))?;
+        report.push_str(&format!("digest: {}\n", digest.as_deref().unwrap_or("no rows")));
     }
     say(&report)
 }

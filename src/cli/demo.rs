@@ -3,7 +3,7 @@
 
 mod life;
 
-use super::{Exit, complain, say, serve};
+use super::{Exit, Given, Ran, complain, say, serve};
 use crate::api::command::Command;
 use crate::auth::{Signer, password};
 use crate::clock::Clock;
@@ -40,7 +40,8 @@ const HOMES: [(&str, &str, f64, i64); 9] = [
 ];
 const OWNERS_HOMES: std::ops::RangeInclusive<i64> = 1..=3;
 
-pub(super) fn run(listen: Option<SocketAddr>, quiet: bool) -> Exit {
+pub(super) fn run(given: &Given) -> Ran {
+    let quiet = given.has("--quiet");
     let folder = std::env::temp_dir().join(format!("habittod-demo-{}", Uuid::new_v4().simple()));
     if let Err(e) = std::fs::create_dir(&folder) {
         return complain(format!("{}: {e}", folder.display()), Exit::Failed);
@@ -54,11 +55,11 @@ pub(super) fn run(listen: Option<SocketAddr>, quiet: bool) -> Exit {
     config.storage.retention = HOUR;
     config.log.level = Level::Warn;
     config.server.admin_listen.clear();
-    if let Some(listen) = listen {
+    if let Some(listen) = given.listen {
         config.server.listen = vec![listen];
     }
     let mut going_on = None;
-    let exit = match people(&config) {
+    let ran = match people(&config) {
         Ok(()) => serve::serve(&config, serve::Reload::Nothing, |address| {
             let Ok(signer) = Signer::from_secret(secret.as_bytes()) else { return };
             let address = reachable(address);
@@ -72,7 +73,7 @@ pub(super) fn run(listen: Option<SocketAddr>, quiet: bool) -> Exit {
     drop(going_on);
     // Throw-away: what cannot be removed is left to the system's own cleaning.
     let _ = std::fs::remove_dir_all(&folder);
-    exit
+    ran
 }
 
 /// An address that a browser here can open, for one that means all of them.
@@ -145,7 +146,7 @@ fn introduce(address: SocketAddr, signer: &Signer, quiet: bool) {
     let (owner, tenant) = (signer.access(OWNER, now_ms, DAY), signer.access(TENANT, now_ms, DAY));
     let life =
         if quiet { "Nobody else does anything (--quiet)." } else { "Others like María's homes every few seconds." };
-    say(&format!(
+    let _ = say(&format!(
         "habittod demo on http://{address} (throw-away database; Ctrl-C ends it)
 
 María (user 1) lets homes, Juan (user 2) looks for one. {life}
@@ -168,7 +169,8 @@ The same without a browser:
 
    curl -X POST 'http://{address}/api/properties/1/like/' -H 'Authorization: Bearer {tenant}'
 
-3. Stop María's client, let Juan take it back and like again, and connect her anew: what she missed is there.
+3. Stop María's client. Take Juan's like back (below), like again (2), then connect María again (1): what she missed
+   is there.
 
    curl -X POST 'http://{address}/api/properties/1/reject/' -H 'Authorization: Bearer {tenant}'
 "

@@ -1,46 +1,35 @@
 //! Owns `habittod explain NOTIFICATION_ID`: one notification's story, from the rows and from what a running server
 //! remembers. Never changes anything, and never shows what a notification says. Enter at [`run`].
 
+use super::client::Client;
 use super::serve::exit_of;
-use super::{Exit, complain, mistaken, say, usage};
+use super::{Exit, Given, Ran, complain, say};
 use crate::api::command::Which;
 use crate::clock::{Clock, rfc3339};
-use crate::config::{Config, Mistakes};
+use crate::config::Config;
 use crate::matching::parse_id;
 use crate::notification::{NotificationId, parse_uuid};
 use crate::storage::explain::{Story, Told, story};
 use crate::storage::job::Standing;
 use serde_json::Value;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// A server on the same machine that is slower than this has other troubles.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
-/// More than the server remembers.
-const ANSWER_MAX: u64 = 1024 * 1024;
 
-pub(super) fn run(config: Result<Config, Mistakes>, id: Option<&String>) -> Exit {
-    let which = id.and_then(|text| {
+pub(super) fn run(given: &Given) -> Ran {
+    let which = given.word().and_then(|text| {
         let row = parse_id(text).map(|row| Which::Row(NotificationId(row)));
         row.or_else(|| parse_uuid(&text.to_ascii_lowercase()).map(Which::Uuid))
     });
-    let Some(which) = which else { return usage("explain needs a NOTIFICATION_ID: a number or a UUID") };
-    let config = match config {
-        Ok(config) => config,
-        Err(mistakes) => return mistaken(&mistakes),
-    };
+    let Some(which) = which else { return given.usage("explain needs a NOTIFICATION_ID: a number or a UUID") };
+    let config = given.config()?;
     let path = &config.storage.path;
-    let found = match story(path, which) {
-        Ok(Some(found)) => found,
-        Ok(None) => {
-            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-            let path = path.display();
-            let what =
-                "no database there; run this where the server runs, or name it by --config or HABITTOD_STORAGE_PATH";
-            return complain(format!("{path}: {what}"), Exit::Database);
-        }
-        Err(e) => return complain(&e, exit_of(&e)),
+    let Some(found) = story(path, which).or_else(|e| complain(&e, exit_of(&e)))? else {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let what = "no database there; run this where the server runs, or name it by --config or HABITTOD_STORAGE_PATH";
+        return complain(format!("{}: {what}", path.display()), Exit::Database);
     };
     match &found.row {
         Some(told) => {
@@ -55,14 +44,8 @@ pub(super) fn run(config: Result<Config, Mistakes>, id: Option<&String>) -> Exit
 
 /// What the running server remembers; `None` where none answers.
 fn ask(address: SocketAddr, path: &str) -> Option<Value> {
-    let mut stream = TcpStream::connect_timeout(&address, ANSWER_WITHIN).ok()?;
-    stream.set_read_timeout(Some(ANSWER_WITHIN)).ok()?;
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.take(ANSWER_MAX).read_to_string(&mut answer).ok()?;
-    let (_, body) = answer.split_once("\r\n\r\n")?;
-    let mut body: Value = serde_json::from_str(body).ok()?;
-    Some(body.get_mut("data")?.take()).filter(|data| data.get("steps").is_some())
+    let client = Client { address, within: ANSWER_WITHIN };
+    client.call("GET", path, None, &Value::Null).ok().filter(|data| data.get("steps").is_some())
 }
 
 /// Why there is no row.

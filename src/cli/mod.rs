@@ -3,6 +3,7 @@
 
 mod backup;
 mod check;
+mod client;
 mod demo;
 mod explain;
 mod import;
@@ -15,7 +16,8 @@ use crate::config::{self, Config, Mistakes};
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::Write;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -30,6 +32,9 @@ pub enum Exit {
     /// A database that is damaged, missing or in use: a restart will not help.
     Database = 3,
 }
+
+/// How a command went; what went wrong is said already.
+type Ran = Result<(), Exit>;
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
@@ -48,6 +53,7 @@ struct Spec {
     does: &'static str,
     /// What its own `--help` adds.
     more: &'static str,
+    run: fn(&Given) -> Ran,
 }
 
 const COMMANDS: &[Spec] = &[
@@ -58,10 +64,11 @@ const COMMANDS: &[Spec] = &[
         word: false,
         does: "run the server in the foreground",
         more: "\
-SIGTERM and SIGINT drain it (server.drain), a second one ends it at once. SIGHUP reloads limits, log level, keys and
-origins. Log lines go to standard output. It refuses to start without a key: HABITTOD_AUTH_SECRET, auth.secret_file or
-auth.public_key_file.
+SIGTERM and SIGINT drain it (server.drain), a second one ends it at once. SIGHUP reloads everything but server.listen,
+server.admin_listen, storage.path, channel_layer and log.format. Log lines go to standard output. It refuses to start
+without a key: HABITTOD_AUTH_SECRET, auth.secret_file or auth.public_key_file.
 ",
+        run: serve::run,
     },
     Spec {
         name: "demo",
@@ -74,6 +81,7 @@ Prints links that open in a browser already signed in, and ready curl lines. Ign
   --listen ADDR   instead of 127.0.0.1:8000; port 0: any free one
   --quiet         nobody likes anything unless you do
 ",
+        run: demo::run,
     },
     Spec {
         name: "check",
@@ -85,6 +93,7 @@ Prints links that open in a browser already signed in, and ready curl lines. Ign
 Says what would be listened on, or all that is wrong. Makes and changes nothing; may run beside a server.
   --digest        a digest of all rows, equal on nodes that agree
 ",
+        run: check::run,
     },
     Spec {
         name: "import",
@@ -96,6 +105,7 @@ Says what would be listened on, or all that is wrong. Makes and changes nothing;
 One {\"user\":{…}}, {\"property\":{…}} or {\"match\":{…}} a line, with the fields of the service calls and an id. All lines
 or none; may be repeated. Not beside a running server.
 ",
+        run: import::run,
     },
     Spec {
         name: "backup",
@@ -106,6 +116,7 @@ or none; may be repeated. Not beside a running server.
         more: "\
 To restore: stop the server, remove the -wal and -shm files beside storage.path, put the copy in its place, start.
 ",
+        run: backup::run,
     },
     Spec {
         name: "explain",
@@ -116,10 +127,11 @@ To restore: stop the server, remove the -wal and -shm files beside storage.path,
         more: "\
 From the rows; which sockets it went to, from the memory of the server on server.admin_listen, if one runs.
 ",
+        run: explain::run,
     },
     Spec {
         name: "token",
-        takes: "USER_ID [--ttl 1h] [--service] [--config FILE]",
+        takes: "USER_ID|--service [--ttl 1h] [--config FILE]",
         options: &["--config", "--ttl", "--service"],
         word: true,
         does: "print an access token made with the configured secret",
@@ -127,6 +139,7 @@ From the rows; which sockets it went to, from the memory of the server on server
 Good for --ttl, else for auth.access_ttl.
   --service       for the backend: the service calls, and nothing that is a user's own; needs no USER_ID
 ",
+        run: token::run,
     },
     Spec {
         name: "probe",
@@ -138,6 +151,7 @@ Good for --ttl, else for auth.access_ttl.
 Connects as a client that withholds its Pongs. URL: ws://, wss://, http:// or https://, with or without a path. Where a
 proxy answers in the client's place, set delivery.ack to \"client\" or \"written\".
 ",
+        run: probe::run,
     },
     Spec {
         name: "echo",
@@ -147,7 +161,9 @@ proxy answers in the client's place, set delivery.ack to \"client\" or \"written
         does: "run a WebSocket echo server, for conformance suites",
         more: "\
 Any path, no token, messages up to 16 MiB, on the same reactor and protocol code.
+  --listen ADDR   instead of 127.0.0.1:9001; port 0: any free one
 ",
+        run: serve::echo,
     },
 ];
 
@@ -175,107 +191,81 @@ fn help(of: Option<&Spec>) -> String {
 
 /// Runs one command.
 pub fn run(args: impl Iterator<Item = OsString>) -> Exit {
-    let mut words = Vec::new();
-    for arg in args {
-        match arg.into_string() {
-            Ok(word) => words.push(word),
-            Err(_) => return usage("an argument is not UTF-8"),
-        }
-    }
-    let mut words = words.into_iter();
+    dispatch(args).map_or_else(|exit| exit, |()| Exit::Done)
+}
+
+fn dispatch(args: impl Iterator<Item = OsString>) -> Ran {
+    let words: Result<Vec<String>, OsString> = args.map(OsString::into_string).collect();
+    let mut words = words.or_else(|_| usage("", "an argument is not UTF-8"))?.into_iter();
     let command = words.next().unwrap_or_default();
-    let given = match Given::read(words) {
-        Ok(given) => given,
-        Err(what) => return usage(&what),
-    };
-    match command.as_str() {
-        "--help" | "-h" | "help" => return say(&help(None)),
-        "--version" | "-V" => return say(concat!("habittod ", env!("CARGO_PKG_VERSION"), "\n")),
-        "" => return usage("no command given"),
-        _ => {}
-    }
-    let Some(spec) = COMMANDS.iter().find(|spec| spec.name == command) else {
-        return usage(&format!("there is no command {command:?}"));
+    let spec = COMMANDS.iter().find(|spec| spec.name == command);
+    let name = spec.map_or("", |spec| spec.name);
+    let given = Given::read(name, words).or_else(|what| usage(name, &what))?;
+    let Some(spec) = spec else {
+        return match command.as_str() {
+            "--help" | "-h" | "help" => say(&help(None)),
+            "--version" | "-V" => say(concat!("habittod ", env!("CARGO_PKG_VERSION"), "\n")),
+            "" => usage("", "no command given"),
+            _ => usage("", &format!("there is no command {command:?}")),
+        };
     };
     if given.help {
         return say(&help(Some(spec)));
     }
     if let Some(odd) = given.options.iter().find(|option| !spec.options.contains(option)) {
-        return usage(&format!("{command} takes no {odd}"));
+        return given.usage(&format!("{name} takes no {odd}"));
     }
-    if given.words.len() > usize::from(spec.word) {
-        return usage(&format!("{command} takes no further words"));
+    if let Some(odd) = given.words.get(usize::from(spec.word)) {
+        return given.usage(&format!("{odd:?} is a word too many"));
     }
-    match command.as_str() {
-        "serve" => serve::run(load(given.config.as_ref()), given.config),
-        "check" => check::run(load(given.config.as_ref()), config_file(given.config.as_ref()).as_deref(), given.digest),
-        "demo" => demo::run(given.listen, given.options.contains(&"--quiet")),
-        "echo" => serve::echo(given.listen),
-        "import" => import::run(load(given.config.as_ref()), given.words.first()),
-        "backup" => backup::run(load(given.config.as_ref()), given.words.first()),
-        "probe" => probe::run(given.words.first(), given.token.as_ref()),
-        "explain" => explain::run(load(given.config.as_ref()), given.words.first()),
-        "token" => token::run(load(given.config.as_ref()), given.words.first(), given.ttl, given.service),
-        // Each of COMMANDS has its line above.
-        other => usage(&format!("there is no command {other:?}")),
-    }
+    (spec.run)(&given)
 }
+
+/// Options that are there or not.
+const FLAGS: [&str; 3] = ["--service", "--digest", "--quiet"];
 
 /// Options and words of one command.
 #[derive(Default)]
 struct Given {
+    command: &'static str,
     options: Vec<&'static str>,
     words: Vec<String>,
-    config: Option<PathBuf>,
-    listen: Option<std::net::SocketAddr>,
+    file: Option<PathBuf>,
+    listen: Option<SocketAddr>,
     ttl: Option<Duration>,
     token: Option<String>,
-    service: bool,
-    digest: bool,
     help: bool,
 }
 
 impl Given {
-    fn read(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut given = Self::default();
+    fn read(command: &'static str, mut words: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut given = Self { command, ..Self::default() };
         while let Some(word) = words.next() {
             // `--name value` and `--name=value` are the same.
             let (option, mut inline) = match word.split_once('=').filter(|(name, _)| name.starts_with("--")) {
                 Some((name, value)) => (name, Some(value.to_owned())),
                 None => (word.as_str(), None),
             };
-            let mut value =
-                |name: &str| inline.take().or_else(|| words.next()).ok_or_else(|| format!("{name} needs a value"));
+            let mut value = |name: &'static str| {
+                given.options.push(name);
+                inline.take().or_else(|| words.next()).ok_or_else(|| format!("{name} needs a value"))
+            };
             match option {
-                "--config" => {
-                    given.options.push("--config");
-                    given.config = Some(value("--config")?.into());
-                }
+                "--config" => given.file = Some(value("--config")?.into()),
                 "--listen" => {
-                    given.options.push("--listen");
-                    let text = value("--listen")?;
-                    given.listen = Some(config::address(&text).map_err(|e| format!("--listen: {e}"))?);
+                    let address = config::address(&value("--listen")?);
+                    given.listen = Some(address.map_err(|e| format!("--listen: {e}"))?);
                 }
                 "--ttl" => {
-                    given.options.push("--ttl");
-                    let text = value("--ttl")?;
-                    given.ttl = Some(config::duration(&text).map_err(|e| format!("--ttl: {e}"))?);
+                    let duration = config::duration(&value("--ttl")?);
+                    given.ttl = Some(duration.map_err(|e| format!("--ttl: {e}"))?);
                 }
-                "--token" => {
-                    given.options.push("--token");
-                    given.token = Some(value("--token")?);
-                }
-                "--service" => {
-                    given.options.push("--service");
-                    given.service = true;
-                }
-                "--digest" => {
-                    given.options.push("--digest");
-                    given.digest = true;
-                }
-                "--quiet" => given.options.push("--quiet"),
+                "--token" => given.token = Some(value("--token")?),
                 "--help" | "-h" => given.help = true,
-                option if option.starts_with('-') => return Err(format!("there is no option {option:?}")),
+                option if option.starts_with('-') => match FLAGS.iter().find(|flag| **flag == option) {
+                    Some(flag) => given.options.push(flag),
+                    None => return Err(format!("there is no option {option:?}")),
+                },
                 _ => given.words.push(word.clone()),
             }
             if inline.is_some() {
@@ -284,37 +274,57 @@ impl Given {
         }
         Ok(given)
     }
+
+    fn has(&self, option: &str) -> bool {
+        self.options.contains(&option)
+    }
+
+    /// The word that follows the options.
+    fn word(&self) -> Option<&str> {
+        self.words.first().map(String::as_str)
+    }
+
+    fn config(&self) -> Result<Config, Exit> {
+        load(self.file.as_deref()).map_err(|mistakes| {
+            let _ = writeln!(std::io::stderr(), "{mistakes}");
+            Exit::Usage
+        })
+    }
+
+    fn usage<T>(&self, what: &str) -> Result<T, Exit> {
+        usage(self.command, what)
+    }
 }
 
-/// The configuration of a command.
-fn load(file: Option<&PathBuf>) -> Result<Config, Mistakes> {
-    Config::load(config_file(file).as_deref(), std::env::vars_os())
+/// The configuration: of the file that is named, or the current folder's.
+fn load(named: Option<&Path>) -> Result<Config, Mistakes> {
+    Config::load(config_file(named), std::env::vars_os())
 }
 
-/// The one that is named, or the current folder's.
-fn config_file(named: Option<&PathBuf>) -> Option<PathBuf> {
-    let here = PathBuf::from("config.toml");
-    named.cloned().or_else(|| here.exists().then_some(here))
+fn config_file(named: Option<&Path>) -> Option<&Path> {
+    let here = Path::new("config.toml");
+    named.or_else(|| here.exists().then_some(here))
 }
 
-fn say(text: &str) -> Exit {
+fn say(text: &str) -> Ran {
     // A reader that has gone does not want to know.
     let _ = std::io::stdout().write_all(text.as_bytes());
-    Exit::Done
+    Ok(())
 }
 
-fn complain(what: impl Display, exit: Exit) -> Exit {
+fn warn(what: impl Display) {
+    let _ = writeln!(std::io::stderr(), "habittod: warning: {what}");
+}
+
+fn complain<T>(what: impl Display, exit: Exit) -> Result<T, Exit> {
     let _ = writeln!(std::io::stderr(), "habittod: {what}");
-    exit
+    Err(exit)
 }
 
-fn usage(what: &str) -> Exit {
-    complain(format!("{what}; see habittod --help"), Exit::Usage)
-}
-
-fn mistaken(mistakes: &Mistakes) -> Exit {
-    let _ = writeln!(std::io::stderr(), "{mistakes}");
-    Exit::Usage
+/// `command`: whose help there is to see; none: that of all.
+fn usage<T>(command: &str, what: &str) -> Result<T, Exit> {
+    let space = if command.is_empty() { "" } else { " " };
+    complain(format!("{what}; see habittod {command}{space}--help"), Exit::Usage)
 }
 
 #[cfg(test)]
@@ -337,7 +347,7 @@ mod tests {
 
     #[test]
     fn values_follow_a_space_or_an_equals_sign() {
-        let read = |words: &[&str]| Given::read(words.iter().map(ToString::to_string));
+        let read = |words: &[&str]| Given::read("token", words.iter().map(ToString::to_string));
         for words in [&["7", "--ttl", "5m"][..], &["--ttl=5m", "7"]] {
             let given = read(words).unwrap();
             assert_eq!((given.ttl, given.words), (Some(Duration::from_secs(300)), vec!["7".to_owned()]));

@@ -1,7 +1,7 @@
 //! Owns `habittod probe URL --token T`: a client that withholds its Pongs, and so finds out whether something on the way
 //! answers pings in its place. Never sends the token where it would be logged: it goes in a header. Enter at [`run`].
 
-use super::{Exit, complain, say, usage};
+use super::{Exit, Given, Ran, complain, say};
 use crate::tls;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -31,15 +31,14 @@ const PROBE: &str = r#"{"type":"ping","probe":true}"#;
 trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
 
-pub(super) fn run(url: Option<&String>, token: Option<&String>) -> Exit {
-    let (Some(url), Some(token)) = (url, token) else { return usage("probe needs a URL and --token T") };
+pub(super) fn run(given: &Given) -> Ran {
+    let (Some(url), Some(token)) = (given.word(), &given.token) else {
+        return given.usage("probe needs a URL and --token T");
+    };
     let Some(user) = user_of(token) else {
-        return usage("--token must be a user's access token, as habittod token USER_ID prints it");
+        return given.usage("--token must be a user's access token, as habittod token USER_ID prints it");
     };
-    let target = match Target::parse(url, user) {
-        Ok(target) => target,
-        Err(what) => return usage(&format!("{url}: {what}")),
-    };
+    let target = Target::parse(url, user).or_else(|what| given.usage(&format!("{url}: {what}")))?;
     match Probe::open(&target, token).and_then(|mut probe| probe.judge()) {
         Ok(Verdict::Good) => {
             say("OK: pings reach the client, its Pongs reach the server, and nothing answers in its place; \

@@ -2,12 +2,12 @@
 //! Enter at [`run`].
 
 use super::systemd::{self, Manager};
-use super::{Exit, complain, load, mistaken};
+use super::{Exit, Given, Ran, complain, load, warn};
 use crate::api::routes::Door;
 use crate::auth::Verifier;
 use crate::channel_layer::{self, ChannelLayer, JoinError};
 use crate::clock::Clock;
-use crate::config::{self, Backend, Config, Django, Key, Level, Mistakes, NO_KEY};
+use crate::config::{self, Backend, Config, Django, Key, Level, NO_KEY};
 use crate::hub::Rules;
 use crate::inbox::{Letter, Postbox};
 use crate::log::Log;
@@ -22,7 +22,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -31,11 +31,8 @@ const RESERVED_DESCRIPTORS: usize = 64;
 /// How long the loop may take to obey.
 const RELOADED_WITHIN: Duration = Duration::from_secs(10);
 
-pub(super) fn run(config: Result<Config, Mistakes>, file: Option<PathBuf>) -> Exit {
-    match config {
-        Ok(config) => serve(&config, Reload::File(file), |_| {}),
-        Err(mistakes) => mistaken(&mistakes),
-    }
+pub(super) fn run(given: &Given) -> Ran {
+    serve(&given.config()?, Reload::File(given.file.clone()), |_| {})
 }
 
 /// What SIGHUP does.
@@ -47,25 +44,19 @@ pub(super) enum Reload {
 }
 
 /// Serves until a signal ends it. `ready`: told the address once everything listens.
-pub(super) fn serve(config: &Config, reload: Reload, ready: impl FnOnce(SocketAddr)) -> Exit {
-    let verifier = match usable(config) {
-        Ok(verifier) => verifier,
-        Err(what) => return complain(what, Exit::Usage),
-    };
+pub(super) fn serve(config: &Config, reload: Reload, ready: impl FnOnce(SocketAddr)) -> Ran {
+    let verifier = usable(config).or_else(|what| complain(what, Exit::Usage))?;
     let rules = Rules::new(config, Some(verifier), connections(config));
-    let claimed = match DatabaseFile::claim(&config.storage.path) {
-        Ok(claimed) => claimed,
-        Err(e) => return complain(&e, exit_of(&e)),
-    };
+    let claimed = DatabaseFile::claim(&config.storage.path).or_else(|e| complain(&e, exit_of(&e)))?;
     let path = config.storage.path.display().to_string();
     let open = |post: &Postbox, clock| Storage::open(claimed, clock, post);
     start(config, rules, Some(Box::new(open)), reload, ready, &json!({ "database": path }))
 }
 
 /// `habittod echo`: the same reactor and protocol code, and nobody to know.
-pub(super) fn echo(listen: Option<SocketAddr>) -> Exit {
+pub(super) fn echo(given: &Given) -> Ran {
     let mut config = Config::default();
-    config.server.listen = vec![listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9001)))];
+    config.server.listen = vec![given.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9001)))];
     config.server.admin_listen.clear();
     let rules = Rules::new(&config, None, connections(&config));
     start(&config, rules, None, Reload::Nothing, |_| {}, &json!({ "echo": true }))
@@ -81,19 +72,13 @@ fn start(
     reload: Reload,
     ready: impl FnOnce(SocketAddr),
     told: &serde_json::Value,
-) -> Exit {
+) -> Ran {
     let clock = Clock::start();
     let mut log = Log::start(config.log.level, config.log.format);
-    let mut entrance = match Entrance::new() {
-        Ok(entrance) => entrance,
-        Err(e) => return complain(format!("cannot wait for sockets: {e}"), Exit::Failed),
-    };
+    let mut entrance = Entrance::new().or_else(failed("cannot wait for sockets"))?;
     // Where nothing is read from a file, the address is the command line's.
     let option = matches!(reload, Reload::Nothing).then_some("--listen");
-    let (bound, admin) = match listen(&mut entrance, &config.server, option) {
-        Ok(addresses) => addresses,
-        Err((what, exit)) => return complain(what, exit),
-    };
+    let (bound, admin) = listen(&mut entrance, &config.server, option).or_else(|(what, exit)| complain(what, exit))?;
     let (layer, census) = match open.map(|open| open(entrance.post(), clock)).transpose() {
         Ok(Some((storage, census))) => match road(config, storage, entrance.post(), clock) {
             Ok(layer) => (Some(layer), census),
@@ -105,9 +90,7 @@ fn start(
         Err(e) => return complain(&e, exit_of(&e)),
     };
     let manager = Manager::from_env();
-    if let Err(e) = signals(entrance.post().clone(), reload, config.clone(), manager.clone()) {
-        return complain(format!("cannot take signals: {e}"), Exit::Failed);
-    }
+    signals(entrance.post().clone(), reload, config.clone(), manager.clone()).or_else(failed("cannot take signals"))?;
     log.write(clock.now().wall_ms, Level::Info, "listening", |line| {
         line.field("listen", &bound);
         line.field("admin", &admin);
@@ -121,14 +104,13 @@ fn start(
     }
     if let Some(manager) = manager {
         manager.ready();
-        if let Err(e) = manager.watch(entrance.post().clone()) {
-            return complain(format!("cannot give signs of life: {e}"), Exit::Failed);
-        }
+        manager.watch(entrance.post().clone()).or_else(failed("cannot give signs of life"))?;
     }
-    match Reactor::new(entrance, clock, rules, &census, layer, log).run() {
-        Ok(()) => Exit::Done,
-        Err(e) => complain(format!("waiting for sockets failed: {e}"), Exit::Failed),
-    }
+    Reactor::new(entrance, clock, rules, &census, layer, log).run().or_else(failed("waiting for sockets failed"))
+}
+
+fn failed<T>(what: &'static str) -> impl FnOnce(std::io::Error) -> Result<T, Exit> {
+    move |e| complain(format!("{what}: {e}"), Exit::Failed)
 }
 
 /// The road that the configuration chooses.
@@ -168,10 +150,7 @@ fn listen(
                 Ok(address) => bound.push((address, door)),
                 // The unit has no network of its own, and its admin socket was left out on purpose.
                 Err(e) if sandboxed && e.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error()) => {
-                    complain(
-                        format!("warning: not listening on {address}: systemd passed no socket for {key}"),
-                        Exit::Done,
-                    );
+                    warn(format!("not listening on {address}: systemd passed no socket for {key}"));
                 }
                 Err(e) => {
                     let remedy = remedy(&e, option.unwrap_or(key));
@@ -226,7 +205,7 @@ fn signals(post: Postbox, reload: Reload, started_with: Config, manager: Option<
                 (SIGHUP, Reload::Nothing) => {}
                 (SIGHUP, Reload::File(file)) => {
                     manager.iter().for_each(Manager::reloading);
-                    reload_now(&post, file.as_ref(), &started_with);
+                    reload_now(&post, file.as_deref(), &started_with);
                     manager.iter().for_each(Manager::ready);
                 }
                 _ => {
@@ -245,7 +224,7 @@ fn signals(post: Postbox, reload: Reload, started_with: Config, manager: Option<
 }
 
 /// Returns once the new configuration is obeyed, or found to be wrong.
-fn reload_now(post: &Postbox, file: Option<&PathBuf>, started_with: &Config) {
+fn reload_now(post: &Postbox, file: Option<&Path>, started_with: &Config) {
     let loaded = load(file).map_err(|mistakes| mistakes.0.iter().map(ToString::to_string).collect());
     let usable =
         loaded.and_then(|config| usable(&config).map(|verifier| (config, verifier)).map_err(|what| vec![what]));

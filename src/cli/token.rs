@@ -1,30 +1,21 @@
 //! Owns `habittod token`: prints an access token made with the configured secret. Never shows the secret.
 //! Enter at [`run`].
 
-use super::{Exit, complain, mistaken, say, usage};
+use super::{Exit, Given, Ran, complain, say};
 use crate::auth::Signer;
 use crate::clock::Clock;
-use crate::config::{Config, Key, Mistakes, NO_KEY};
+use crate::config::{Key, NO_KEY};
 use crate::matching::UserId;
-use std::time::Duration;
 
-pub(super) fn run(
-    config: Result<Config, Mistakes>,
-    user: Option<&String>,
-    ttl: Option<Duration>,
-    service: bool,
-) -> Exit {
-    let user = match (user.map(|text| UserId::parse(text)), service) {
-        (Some(None), _) => return usage("USER_ID must be a number from 1, without sign or leading zeros"),
+pub(super) fn run(given: &Given) -> Ran {
+    let user = match (given.word().map(UserId::parse), given.has("--service")) {
+        (Some(None), _) => return given.usage("USER_ID must be a number from 1, without sign or leading zeros"),
         // The backend is nobody in particular: a USER_ID beside --service changes nothing.
         (_, true) => None,
         (Some(user), false) => user,
-        (None, false) => return usage("token needs a USER_ID or --service"),
+        (None, false) => return given.usage("token needs a USER_ID or --service"),
     };
-    let config = match config {
-        Ok(config) => config,
-        Err(mistakes) => return mistaken(&mistakes),
-    };
+    let config = given.config()?;
     let secret = match &config.auth.key {
         Some(Key::Secret(secret)) => secret,
         Some(Key::PublicPem(_)) => {
@@ -33,13 +24,10 @@ pub(super) fn run(
         }
         None => return complain(NO_KEY, Exit::Usage),
     };
-    let signer = match Signer::from_secret(secret) {
-        Ok(signer) => signer,
-        Err(e) => return complain(format!("auth.secret: {e}"), Exit::Usage),
-    };
-    let ttl = ttl.unwrap_or(config.auth.access_ttl);
+    let signer = Signer::from_secret(secret).or_else(|e| complain(format!("auth.secret: {e}"), Exit::Usage))?;
+    let ttl = given.ttl.unwrap_or(config.auth.access_ttl);
     if ttl.is_zero() {
-        return usage("--ttl must be longer than 0");
+        return given.usage("--ttl must be longer than 0");
     }
     let now_ms = Clock::start().now().wall_ms;
     let token = match user {

@@ -34,7 +34,10 @@ fn the_demo_introduces_itself() {
         .output()
         .unwrap();
     assert_eq!(second.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&second.stderr).ends_with(" (ss -ltnp), or choose another --listen\n"), "{second:?}");
+    assert!(
+        String::from_utf8_lossy(&second.stderr).ends_with(" (ss -ltnp), or choose another --listen\n"),
+        "{second:?}"
+    );
     std::process::Command::new("kill").arg(demo.id().to_string()).status().unwrap();
     assert!(demo.wait().unwrap().success());
     assert!(curl.is_some_and(|line| line.contains("/api/properties/1/like/")));

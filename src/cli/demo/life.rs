@@ -1,14 +1,15 @@
 //! Owns what goes on in the demo by itself: people like María's homes, the neighbour answers Juan. Never uses another
 //! way in than any client: HTTP to the server's own address. Enter at [`begin`].
 
+use super::super::client::Client;
 use super::{HOUR, NEIGHBOUR, OWNER, OWNERS_HOMES};
 use crate::auth::Signer;
 use crate::clock::Clock;
 use crate::matching::UserId;
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io;
+use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -30,15 +31,13 @@ const BEAT: Duration = Duration::from_secs(4);
 const UNREAD_MANY: i64 = 100;
 const SLOW: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(10);
-/// No answer here is longer.
-const ANSWER_MAX: u64 = 1024 * 1024;
 
 /// Lets it go on until the sender is dropped, or the server is gone.
 pub(super) fn begin(address: SocketAddr, signer: Signer) -> Option<Sender<()>> {
     let (sender, receiver) = channel();
     let visitors = VISITORS.map(|(id, ..)| UserId(id)).to_vec();
     let mut life = Life {
-        address,
+        client: Client { address, within: PATIENCE },
         signer,
         clock: Clock::start(),
         beats: 0,
@@ -57,7 +56,7 @@ pub(super) fn username(first: &str) -> String {
 }
 
 struct Life {
-    address: SocketAddr,
+    client: Client,
     signer: Signer,
     clock: Clock,
     beats: usize,
@@ -158,21 +157,6 @@ impl Life {
             Some(user) => self.signer.access(user, now_ms, HOUR),
             None => self.signer.service(now_ms, HOUR),
         };
-        let mut stream = TcpStream::connect_timeout(&self.address, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        let kind = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
-        let (host, length) = (self.address, body.len());
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n{kind}\
-             Content-Length: {length}\r\nConnection: close\r\n\r\n"
-        );
-        stream.write_all(format!("{head}{body}").as_bytes())?;
-        let mut answer = String::new();
-        stream.take(ANSWER_MAX).read_to_string(&mut answer)?;
-        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        let mut envelope: Value = serde_json::from_str(body).map_err(io::Error::other)?;
-        Ok(envelope.get_mut("data").map(Value::take).unwrap_or_default())
+        self.client.call(method, path, Some(&token), body)
     }
 }
