@@ -79,10 +79,7 @@ pub fn understand(
             | Resource::File(_)
             | Resource::Explain(_)
             | Resource::Metrics
-            | Resource::Stats
-            | Resource::OperatorPage
-            | Resource::OperatorScript
-            | Resource::OperatorStyle,
+            | Resource::Stats,
         ) => Ok(Asked::Server(route.resource)),
         _ => read(route.resource, by, caller, request, origin).map(Asked::Read),
     }

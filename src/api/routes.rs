@@ -33,12 +33,9 @@ pub enum Resource {
     Live,
     Ready,
     File(File),
-    /// The operator's: `/metrics`, the page and what it is made of.
+    /// The operator's: `/metrics`, and what his page draws.
     Metrics,
     Stats,
-    OperatorPage,
-    OperatorScript,
-    OperatorStyle,
     /// What the server remembers of a notification's way; `habittod explain` asks.
     Explain(NotificationId),
 }
@@ -118,9 +115,6 @@ impl Resource {
             Self::File(file) => (&[(GET, Anyone)], READ, file.path()),
             Self::Metrics => (&[(GET, Anyone)], READ, "/metrics"),
             Self::Stats => (&[(GET, Anyone)], READ, "/stats.json"),
-            Self::OperatorPage => (&[(GET, Anyone)], READ, "/"),
-            Self::OperatorScript => (&[(GET, Anyone)], READ, "/operator.js"),
-            Self::OperatorStyle => (&[(GET, Anyone)], READ, "/operator.css"),
             Self::Explain(_) => (&[(GET, Anyone)], READ, "/explain/{id}"),
         }
     }
@@ -174,12 +168,11 @@ pub fn route(door: Door, signs_in: bool, method: Method, path: &str) -> Result<R
 }
 
 fn resource(door: Door, path: &str) -> Option<Resource> {
-    if path == "/" && door == Door::Public {
-        return Some(Resource::File(File::Page));
+    if path == "/" {
+        return Some(Resource::File(if door == Door::Public { File::Page } else { File::OperatorPage }));
     }
-    let whole = path;
-    let path = path.strip_prefix('/')?;
-    let path = path.strip_suffix('/').unwrap_or(path);
+    let bare = path.strip_suffix('/').unwrap_or(path);
+    let path = bare.strip_prefix('/')?;
     // Seven segments are more than any path here has; what is longer cannot match.
     let mut segments = [""; 7];
     for (place, segment) in path.split('/').enumerate() {
@@ -193,9 +186,7 @@ fn resource(door: Door, path: &str) -> Option<Resource> {
         (["health", "ready"], _) => Some(Resource::Ready),
         (["metrics"], Door::Admin) => Some(Resource::Metrics),
         (["stats.json"], Door::Admin) => Some(Resource::Stats),
-        ([""], Door::Admin) => Some(Resource::OperatorPage),
-        (["operator.js"], Door::Admin) => Some(Resource::OperatorScript),
-        (["operator.css"], Door::Admin) => Some(Resource::OperatorStyle),
+        (["operator.js" | "operator.css"], Door::Admin) => File::of_operator(bare).map(Resource::File),
         (["explain", id], Door::Admin) => parse_id(id).map(|row| Resource::Explain(NotificationId(row))),
         (_, Door::Admin) => None,
         (["ws", "property-notifications", id], _) => Some(Resource::Socket(Channel::Property, UserId::parse(id)?)),
@@ -218,9 +209,7 @@ fn resource(door: Door, path: &str) -> Option<Resource> {
         (["api", "refresh"], _) => Some(Resource::Refresh),
         (["api", "users", "me"], _) => Some(Resource::Me),
         (["api", "users", id], _) => UserId::parse(id).map(Resource::User),
-        (["client" | "page", _] | ["api", "openapi.json" | "asyncapi.json"], _) => {
-            File::at(whole.strip_suffix('/').unwrap_or(whole)).map(Resource::File)
-        }
+        (["client" | "page", _] | ["api", "openapi.json" | "asyncapi.json"], _) => File::at(bare).map(Resource::File),
         _ => None,
     }
 }
@@ -298,6 +287,7 @@ mod tests {
         for path in ["/api/users/me/", "/client/habitto.js"] {
             assert_eq!(route(Door::Admin, true, GET, path).unwrap_err().status, 404);
         }
+        assert_eq!(route(Door::Admin, true, GET, "//").unwrap_err().status, 404);
         for path in ["/metrics", "/stats.json", "/", "/operator.js", "/operator.css"] {
             assert!(route(Door::Admin, true, GET, path).is_ok(), "{path}");
             assert_eq!(route(Door::Admin, true, POST, path).unwrap_err().status, 405, "{path}");

@@ -1,5 +1,5 @@
-//! Owns the operator's side: the thread that reads the process's vitals, and the pages of `server.admin_listen`.
-//! Never serves a client's path. Enter at [`Operator::ask`] and [`reply`].
+//! Owns the operator's side: the thread that reads the process's vitals, and the answers that need them. Never serves a
+//! client's path, nor a file. Enter at [`Operator::ask`] and [`reply`].
 
 use super::meters::{Gauges, Meters};
 use crate::api::reply::Reply;
@@ -34,27 +34,12 @@ impl Operator {
     }
 }
 
-/// A page.
+/// A page of numbers.
 pub(super) fn reply(page: Resource, meters: &Meters, gauges: &Gauges) -> Reply {
-    match page {
-        Resource::Metrics => typed(Page::CONTENT_TYPE, meters.page(gauges)),
-        Resource::Stats => typed("application/json; charset=utf-8", meters.stats(gauges).to_string()),
-        Resource::OperatorScript => {
-            typed("text/javascript; charset=utf-8", include_str!("../web/operator/operator.js").to_owned())
-        }
-        Resource::OperatorStyle => {
-            typed("text/css; charset=utf-8", include_str!("../web/operator/operator.css").to_owned())
-        }
-        _ => typed("text/html; charset=utf-8", include_str!("../web/operator/index.html").to_owned())
-            .with_header("Content-Security-Policy", POLICY),
-    }
-}
-
-/// Nothing but what this listener serves itself.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
-                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-
-fn typed(media_type: &'static str, body: String) -> Reply {
+    let (media_type, body) = match page {
+        Resource::Stats => ("application/json; charset=utf-8", meters.stats(gauges).to_string()),
+        _ => (Page::CONTENT_TYPE, meters.page(gauges)),
+    };
     Reply { status: 200, headers: Vec::new(), body }
         .with_header("Content-Type", media_type)
         .with_header("X-Content-Type-Options", "nosniff")

@@ -1,5 +1,6 @@
 //! Owns what is served as it is, built into the binary: the page, the client module, the React hook, the descriptions
-//! of the API; their names, types, tags and policies. Never makes any of it at run time. Enter at [`File::at`] and [`File::response`].
+//! of the API, the operator's page; their names, types, tags and policies. Never makes any of it at run time. Enter at
+//! [`File::at`] and [`File::response`].
 
 use crate::http::{Request, Response};
 use aws_lc_rs::digest;
@@ -20,6 +21,9 @@ pub enum File {
     Hook,
     OpenApi,
     AsyncApi,
+    OperatorPage,
+    OperatorScript,
+    OperatorStyle,
 }
 
 /// What the page may load and do: its own files, its own server, itself in a frame (the demo's two people side by
@@ -27,6 +31,11 @@ pub enum File {
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
     manifest-src 'self'; frame-src 'self'; frame-ancestors 'self'; base-uri 'none'; form-action 'self'; \
     require-trusted-types-for 'script'; trusted-types 'none'";
+/// What the operator's page may: nothing but what its own listener serves.
+const OPERATOR_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+    img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const HTML: &str = "text/html; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const JSON: &str = "application/json; charset=utf-8";
 
@@ -38,8 +47,8 @@ struct Embedded {
 }
 
 macro_rules! embedded {
-    ($($file:ident $path:literal $media_type:expr, $source:literal;)*) => {
-        const FILES: &[Embedded] = &[$(Embedded {
+    ($files:ident: $($file:ident $path:literal $media_type:expr, $source:literal;)*) => {
+        const $files: &[Embedded] = &[$(Embedded {
             file: File::$file,
             path: $path,
             media_type: $media_type,
@@ -48,9 +57,9 @@ macro_rules! embedded {
     };
 }
 
-embedded! {
-    Page "/" "text/html; charset=utf-8", "page/index.html";
-    Style "/page/style.css" "text/css; charset=utf-8", "page/style.css";
+embedded! { FILES:
+    Page "/" HTML, "page/index.html";
+    Style "/page/style.css" STYLE, "page/style.css";
     Main "/page/main.js" SCRIPT, "page/main.js";
     Session "/page/session.js" SCRIPT, "page/session.js";
     Views "/page/views.js" SCRIPT, "page/views.js";
@@ -63,11 +72,21 @@ embedded! {
     AsyncApi "/api/asyncapi.json" JSON, "../api/asyncapi.json";
 }
 
-/// One strong tag a file, in the order of [`FILES`].
+// Behind `server.admin_listen`.
+embedded! { OPERATORS:
+    OperatorPage "/" HTML, "operator/index.html";
+    OperatorScript "/operator.js" SCRIPT, "operator/operator.js";
+    OperatorStyle "/operator.css" STYLE, "operator/operator.css";
+}
+
+fn all() -> impl Iterator<Item = &'static Embedded> {
+    FILES.iter().chain(OPERATORS)
+}
+
+/// One strong tag a file, in the order of [`all`].
 static TAGS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let short = |digest: digest::Digest| digest.as_ref().iter().take(12).map(|byte| format!("{byte:02x}")).collect();
-    FILES
-        .iter()
+    all()
         .map(|embedded| digest::digest(&digest::SHA256, embedded.body))
         .map(|digest| -> String { short(digest) })
         .map(|hex| format!("\"{hex}\""))
@@ -79,6 +98,12 @@ impl File {
     #[must_use]
     pub fn at(path: &str) -> Option<Self> {
         FILES.iter().find(|embedded| embedded.path == path).map(|embedded| embedded.file)
+    }
+
+    /// The operator's of this path.
+    #[must_use]
+    pub fn of_operator(path: &str) -> Option<Self> {
+        OPERATORS.iter().find(|embedded| embedded.path == path).map(|embedded| embedded.file)
     }
 
     /// Its path, for logs.
@@ -93,8 +118,7 @@ impl File {
     }
 
     fn embedded(self) -> Option<(&'static Embedded, &'static str)> {
-        FILES
-            .iter()
+        all()
             .zip(TAGS.iter())
             .find(|(embedded, _)| embedded.file == self)
             .map(|(embedded, tag)| (embedded, tag.as_str()))
@@ -117,6 +141,7 @@ impl File {
                 .header("Content-Security-Policy", POLICY)
                 .header("Cross-Origin-Opener-Policy", "same-origin")
                 .header("Permissions-Policy", "camera=(), geolocation=(), microphone=()"),
+            Self::OperatorPage => response.header("Content-Security-Policy", OPERATOR_POLICY),
             // Opened by itself, an image is a document.
             Self::Icon => response.header("Content-Security-Policy", "default-src 'none'"),
             _ => response,
@@ -152,6 +177,10 @@ mod tests {
             assert_eq!(File::at(embedded.path), Some(embedded.file), "{}", embedded.path);
             assert_eq!(embedded.file.path(), embedded.path);
         }
+        for embedded in OPERATORS {
+            assert_eq!(File::of_operator(embedded.path), Some(embedded.file), "{}", embedded.path);
+            assert_ne!(File::at(embedded.path), Some(embedded.file), "{}", embedded.path);
+        }
         assert_eq!((File::at("/page"), File::at("/page/"), File::at("")), (None, None, None));
         let loaded = FILES.iter().filter(|embedded| embedded.media_type != JSON);
         let total: usize = loaded.map(|embedded| embedded.body.len()).sum();
@@ -173,6 +202,12 @@ mod tests {
     #[test]
     fn the_page_is_locked_in_and_the_modules_are_not() {
         let (page, client) = (answer(File::Page, ""), answer(File::Client, ""));
+        let operator = answer(File::OperatorPage, "");
+        assert!(
+            operator.contains("\r\nContent-Security-Policy: default-src 'none'; script-src 'self'; "),
+            "{operator}"
+        );
+        assert!(operator.contains("frame-ancestors 'none'\r\n") && !operator.contains("unsafe-inline"), "{operator}");
         assert!(page.contains("\r\nContent-Security-Policy: default-src 'none'; script-src 'self'; "), "{page}");
         assert!(!page.contains("unsafe-inline") && page.contains("Cross-Origin-Resource-Policy: same-origin\r\n"));
         assert!(client.contains("Cross-Origin-Resource-Policy: cross-origin\r\n"), "{client}");
@@ -181,7 +216,7 @@ mod tests {
 
     #[test]
     fn nothing_comes_from_elsewhere_and_nothing_is_inline() {
-        for embedded in FILES.iter().filter(|embedded| embedded.file != File::Icon) {
+        for embedded in all().filter(|embedded| embedded.file != File::Icon) {
             let text = std::str::from_utf8(embedded.body).unwrap();
             for odd in ["https://", "innerHTML", "eval(", "style=\"", "<style", "onclick="] {
                 assert!(!text.contains(odd), "{}: {odd}", embedded.path);
