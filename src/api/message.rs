@@ -42,10 +42,10 @@ pub fn parse(text: &str) -> Result<Message, Complaint> {
         Some("ack") => id(fields.get("notification_id")).map(Message::Ack),
         Some("auth") => match fields.get("token") {
             Some(Value::String(token)) => Ok(Message::Auth(token.clone())),
-            _ => Err(Complaint::InvalidMessage("Falta el campo token")),
+            _ => Err(Complaint::InvalidMessage("El campo token falta o no es un texto")),
         },
         Some(_) => Err(Complaint::UnknownType),
-        None => Err(Complaint::InvalidMessage("Falta el campo type")),
+        None => Err(Complaint::InvalidMessage("El campo type falta o no es un texto")),
     }
 }
 
@@ -66,7 +66,7 @@ fn mark_read(one: Option<&Value>, many: Option<&Value>, all: Option<&Value>) -> 
         (None, Some(_), None) => Err(Complaint::InvalidMessage("notification_ids debe ser una lista de 1 a 100 ids")),
         (None, None, Some(Value::Bool(true))) => Ok(Message::MarkAllRead),
         (None, None, None) => Err(Complaint::InvalidMessage("Falta el campo notification_id")),
-        _ => Err(Complaint::InvalidMessage("Indica notification_id, notification_ids o all")),
+        _ => Err(Complaint::InvalidMessage("Indica solo uno: notification_id, notification_ids o all (true)")),
     }
 }
 
