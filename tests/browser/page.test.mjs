@@ -38,7 +38,7 @@ test('a like arrives live, and so does the answer', PATIENCE, async (t) => {
   await shown(owner, 'Nadie espera tu respuesta');
   await tenant.getByRole('button', { name: /^Me interesa: departamento, Av\. Siempre Viva 10/ }).click();
   await shown(tenant, 'Esperando respuesta');
-  await shown(owner, 'Juan Perez está interesado en departamento en Av. Siempre Viva 10');
+  await shown(owner, 'Juan Perez se interesa por tu propiedad: departamento en Av. Siempre Viva 10');
   await until(async () => (await owner.title()) === '(1) Habitto');
   await owner.getByRole('button', { name: /^Aceptar: Juan Perez/ }).click();
   await shown(owner, 'Nadie espera tu respuesta');
@@ -86,7 +86,7 @@ test('two tabs agree on what is read', PATIENCE, async (t) => {
   await live(two);
   for (const message of ['a', 'b', 'c']) await server.tell(1, message);
   for (const page of [one, two]) await until(async () => (await page.title()) === '(3) Habitto');
-  await one.getByRole('button', { name: /^Marcar como leída: .*b$/ }).click();
+  await one.getByRole('button', { name: /^Marcar como leído: .*b$/ }).click();
   for (const page of [one, two]) {
     await until(async () => (await page.title()) === '(2) Habitto');
     assert.equal(await page.locator('.note.unread').count(), 2);
@@ -146,7 +146,7 @@ test('an ended session says so, and a new link begins another', PATIENCE, async 
   await server.people();
   const page = await openPage(t, browser);
   await page.goto(link(server.url, 1, 3));
-  await shown(page, 'Tu sesión terminó. Entra de nuevo.');
+  await shown(page, 'Tu sesión terminó. Inicia sesión de nuevo.');
   await page.goto(link(server.url, 2));
   await live(page);
   await shown(page, 'Juan Perez');
@@ -178,7 +178,7 @@ test('whatever people are called, it is text', PATIENCE, async (t) => {
   await server.call('PUT', '/api/users/2/', 'service', { username: 'x', first_name: name, email: '"><script>@x', user_type: 'inquilino' });
   const page = await open(t, server.url, 1);
   await server.like(2, 10);
-  await shown(page, `${name} está interesado`);
+  await shown(page, `${name} se interesa por tu propiedad`);
   assert.equal(await page.locator('main img').count(), 0);
   assert.deepEqual(page.complaints, []);
 });
@@ -218,7 +218,7 @@ test('browser notifications are asked for by a click, and come when nobody looks
   await page.getByRole('button', { name: 'Activar avisos' }).waitFor({ state: 'hidden' });
   await server.like(2, 10);
   await until(() => page.evaluate(() => globalThis.shown.length === 1));
-  assert.deepEqual(await page.evaluate(() => globalThis.shown), ['¡Nuevo interesado en tu propiedad! Juan Perez está interesado en departamento en Av. Siempre Viva 10']);
+  assert.deepEqual(await page.evaluate(() => globalThis.shown), ['¡Nuevo interesado en tu propiedad! Juan Perez se interesa por tu propiedad: departamento en Av. Siempre Viva 10']);
 });
 
 test('the keyboard reaches everything and the layout keeps still', PATIENCE, async (t) => {

@@ -298,8 +298,7 @@ async function signedIn(session) {
 	async function sides() {
 		const me = (await session.call('users/me/').catch(failed)) ?? {};
 		if (over) return;
-		const kind = String(me.user_type).toLowerCase();
-		const [agent, keeper, seeker] = [/agen/, /propiet|dueñ|owner|landlord/, /inqui|tenant/].map((words) => words.test(kind));
+		const [agent, keeper, seeker] = [/agen/i, /propiet|dueñ|owner|landlord/i, /inqui|tenant/i].map((is) => is.test(me.user_type));
 		who.append(el('span.strong', me.id ? nameOf(me) : `#${session.user}`),
 			el('span.small', agent ? t.agent : keeper ? t.owner : seeker ? t.tenant : ''));
 		const shown = await Promise.all([seeker ? [] : requests(), keeper || agent ? [] : homes()]);

@@ -11,7 +11,7 @@ const WORDS = {
 	badLogin: ['El usuario o la contraseña no son correctos.', 'The username or the password is wrong.'],
 	noLogin: ['Aquí no se usa contraseña: abre tu enlace.', 'No passwords here: open your link.'],
 	needBoth: ['Escribe tu usuario y tu contraseña.', 'Enter your username and your password.'],
-	ended: ['Tu sesión terminó. Entra de nuevo.', 'Your session has ended. Sign in again.'],
+	ended: ['Tu sesión terminó. Inicia sesión de nuevo.', 'Your session has ended. Sign in again.'],
 	refused: ['Esta cuenta no puede conectarse.', 'This account may not connect.'],
 	signOut: ['Salir', 'Sign out'],
 	allow: ['Activar avisos', 'Turn on alerts'],
@@ -22,20 +22,20 @@ const WORDS = {
 	owner: ['Propietario', 'Owner'],
 	tenant: ['Inquilino', 'Tenant'],
 	agent: ['Agente', 'Agent'],
-	inbox: ['Bandeja', 'Inbox'],
-	unread: [(n) => (n === 1 ? '1 sin leer' : `${n} sin leer`), (n) => `${n} unread`],
+	inbox: ['Avisos', 'Inbox'],
+	unread: [(n) => `${n} sin leer`, (n) => `${n} unread`],
 	isUnread: ['Sin leer', 'Unread'],
-	markRead: ['Marcar como leída', 'Mark as read'],
+	markRead: ['Marcar como leído', 'Mark as read'],
 	markAll: ['Marcar todo como leído', 'Mark all as read'],
 	noNotes: ['Todavía no hay avisos', 'Nothing here yet'],
-	noNotesMore: ['Lo que pase aparece aquí al momento.', 'What happens appears here at once.'],
+	noNotesMore: ['Lo que pase aparecerá aquí al instante.', 'What happens appears here at once.'],
 	requests: ['Solicitudes', 'Requests'],
 	noRequests: ['Nadie espera tu respuesta', 'Nobody is waiting for you'],
-	noRequestsMore: ['Quien se interese por lo tuyo aparece aquí.', 'Whoever likes your homes appears here.'],
+	noRequestsMore: ['Quien se interese por tus propiedades aparecerá aquí.', 'Whoever likes your homes appears here.'],
 	accept: ['Aceptar', 'Accept'],
 	reject: ['Rechazar', 'Reject'],
-	wants: ['quiere', 'wants'],
-	fit: [(n) => `${n} % afín`, (n) => `${n}% match`],
+	wants: ['se interesa por', 'wants'],
+	fit: [(n) => `${n} % de afinidad`, (n) => `${n}% match`],
 	homes: ['Propiedades', 'Homes'],
 	noHomes: ['No hay propiedades disponibles', 'No homes available'],
 	noHomesMore: ['Vuelve pronto: las nuevas aparecen aquí.', 'Come back soon: new ones appear here.'],
@@ -68,8 +68,8 @@ const WORDS = {
 
 /** A title, and a text about somebody and a home. */
 const KINDS = {
-	property_like: ['¡Nuevo interesado en tu propiedad!|{who} está interesado en {home}', 'Somebody likes your home!|{who} is interested in {home}'],
-	match_accepted: ['¡Match aceptado!|Aceptaste una solicitud para {home}', 'It is a match!|You accepted a request for {home}'],
+	property_like: ['¡Nuevo interesado en tu propiedad!|{who} se interesa por tu propiedad: {home}', 'Somebody likes your home!|{who} is interested in {home}'],
+	match_accepted: ['¡Match aceptado!|Se aceptó una solicitud para {home}', 'It is a match!|A request for {home} was accepted'],
 	match_accepted_by_owner: ['¡Tu solicitud fue aceptada!|{who} aceptó tu solicitud para {home}', 'Your request was accepted!|{who} accepted your request for {home}'],
 	match_rejected_by_owner: ['Tu solicitud fue rechazada|Tu solicitud para {home} fue rechazada', 'Your request was rejected|Your request for {home} was rejected'],
 };
@@ -81,8 +81,8 @@ const STEPS = {
 };
 
 export const language =
-	navigator.languages.map((tag) => tag.slice(0, 2).toLowerCase()).find((tag) => tag === 'es' || tag === 'en') ?? 'es';
-const english = language === 'en' ? 1 : 0;
+	navigator.languages.map((tag) => tag.slice(0, 2).toLowerCase()).find((tag) => ['es', 'en'].includes(tag)) ?? 'es';
+const english = Number(language === 'en');
 export const t = Object.fromEntries(Object.entries(WORDS).map(([name, both]) => [name, both[english]]));
 
 export function nameOf({ first_name = '', last_name = '', username }) {
@@ -92,12 +92,12 @@ export function nameOf({ first_name = '', last_name = '', username }) {
 /** How a notification reads: its frame, and what its row in REST adds. */
 export function describe(frame, row = {}) {
 	const { type, interested_user: person, owner_name, owner_contact, property_title: home = '', next_steps = [] } = frame;
-	const [title, body] = Object.hasOwn(KINDS, type) ? KINDS[type][english].split('|') : [row.title || t.title, frame.message ?? ''];
-	const who = person ? nameOf(person) : owner_name || t.someone;
+	const words = { who: person ? nameOf(person) : owner_name || t.someone, home };
+	const [title, body] = Object.hasOwn(KINDS, type) ? KINDS[type][english].split('|') : [row.title || t.title];
 	return {
 		title,
-		// A name may hold what looks like a place for another.
-		body: Object.hasOwn(KINDS, type) ? body.replace(/\{(who|home)\}/g, (_, what) => (what === 'who' ? who : home)) : body,
+		// At once: a name may hold what looks like a place for another.
+		body: body?.replace(/{(who|home)}/g, (_, what) => words[what]) ?? frame.message ?? '',
 		...(person ?? (type === 'match_accepted_by_owner' ? owner_contact : {})),
 		steps: english && next_steps[0] ? (STEPS[type] ?? next_steps) : next_steps,
 	};

@@ -1,7 +1,6 @@
 // Owns the pieces of the page as elements. Text only ever becomes text. Never calls the server. Enter at `el`, `fill`.
 import { ago, describe, nameOf, price, t } from './texts.js';
 
-
 /** Strokes on a 24 × 24 grid. */
 const ICONS = {
 	bell: 'M6 16V11a6 6 0 0 1 12 0v5l1.5 2h-15zM10 20.5a2.2 2.2 0 0 0 4 0',
@@ -15,13 +14,13 @@ const ICONS = {
 };
 
 export function icon(name) {
-	const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
-	const path = document.createElementNS('http://www.w3.org/2000/svg', 'path');
-	svg.setAttribute('viewBox', '0 0 24 24');
-	svg.setAttribute('class', 'icon');
-	svg.setAttribute('aria-hidden', 'true');
-	path.setAttribute('d', ICONS[name]);
-	svg.append(path);
+	const make = (tag, attributes) => {
+		const element = document.createElementNS('http://www.w3.org/2000/svg', tag);
+		for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+		return element;
+	};
+	const svg = make('svg', { viewBox: '0 0 24 24', class: 'icon', 'aria-hidden': 'true' });
+	svg.append(make('path', { d: ICONS[name] }));
 	return svg;
 }
 
