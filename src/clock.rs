@@ -50,7 +50,8 @@ impl Clock {
     }
 }
 
-/// RFC 3339 in UTC with milliseconds and `Z`, as every time on the wire is written.
+/// Milliseconds since 1970 as RFC 3339 in UTC with milliseconds and `Z`, as every time on the wire is written. One that
+/// no calendar has is 1970.
 #[must_use]
 pub fn rfc3339(wall_ms: i64) -> String {
     chrono::DateTime::from_timestamp_millis(wall_ms)
@@ -58,7 +59,7 @@ pub fn rfc3339(wall_ms: i64) -> String {
         .to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }
 
-/// The opposite of [`rfc3339`], for imported rows; any offset is taken.
+/// The opposite of [`rfc3339`], for imported rows; any offset is taken. `None`: not such a time.
 #[must_use]
 pub fn from_rfc3339(text: &str) -> Option<i64> {
     chrono::DateTime::parse_from_rfc3339(text).ok().map(|t| t.timestamp_millis())

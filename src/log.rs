@@ -116,6 +116,7 @@ impl Log {
         level <= self.level
     }
 
+    /// Takes another level from now on.
     pub fn obey(&mut self, level: Level) {
         self.level = level;
     }
@@ -192,6 +193,7 @@ pub struct Line<'a> {
 }
 
 impl Line<'_> {
+    /// One field. `value` becomes JSON: numbers, texts and lists of those.
     pub fn field(&mut self, name: &'static str, value: impl Serialize) {
         match self.format {
             Format::Json => self.out.extend_from_slice(b",\""),
@@ -208,6 +210,7 @@ impl Line<'_> {
         }
     }
 
+    /// The field `ms`, of microseconds.
     pub fn ms(&mut self, us: u64) {
         self.field("ms", us as f64 / 1_000.0);
     }

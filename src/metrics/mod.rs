@@ -66,12 +66,14 @@ impl<L: Label> Default for Counts<L> {
 }
 
 impl<L: Label> Counts<L> {
+    /// So many more of this label.
     pub fn add(&mut self, label: L, count: u64) {
         if let Some(place) = self.counts.get_mut(label.place()) {
             *place += count;
         }
     }
 
+    /// One less of this label, for what goes again; never below 0.
     pub fn take(&mut self, label: L) {
         if let Some(place) = self.counts.get_mut(label.place()) {
             *place = place.saturating_sub(1);
@@ -93,7 +95,7 @@ impl<L: Label> Counts<L> {
     }
 }
 
-/// Microseconds and bucket bounds for what takes from microseconds to seconds.
+/// Observed in microseconds, shown in seconds.
 pub const MICROSECONDS: Scale = Scale { per_unit: 1_000_000 };
 /// What is counted as it is.
 pub const ONES: Scale = Scale { per_unit: 1 };
@@ -128,6 +130,7 @@ impl Histogram {
         Self { scale, bounds, counts: vec![0; bounds.len() + 1].into(), sum: 0 }
     }
 
+    /// Counts one value, in the unit of the bounds.
     pub fn observe(&mut self, value: u64) {
         // All of them, without a branch: cheaper than a search that guesses wrong.
         let place = self.bounds.iter().filter(|bound| **bound < value).count();

@@ -66,6 +66,11 @@ pub struct Entrance {
 }
 
 impl Entrance {
+    /// The poll, its waker and the two threads that answer the loop, and nothing that listens yet.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel gives no poll, no waker or no thread.
     pub fn new() -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
@@ -85,11 +90,19 @@ impl Entrance {
     }
 
     /// Binds an address; gives back what the kernel made of it.
+    ///
+    /// # Errors
+    ///
+    /// Where the address is in use, not this machine's, or not allowed to this user.
     pub fn listen(&mut self, address: SocketAddr, door: Door) -> io::Result<SocketAddr> {
         self.add(TcpListener::bind(address)?, door, false)
     }
 
     /// Takes a socket that listens already; gives back its address.
+    ///
+    /// # Errors
+    ///
+    /// Where it is no socket that can be waited for.
     pub fn adopt(&mut self, socket: std::net::TcpListener, door: Door) -> io::Result<SocketAddr> {
         socket.set_nonblocking(true)?;
         self.add(TcpListener::from_std(socket), door, true)
@@ -163,6 +176,10 @@ impl Reactor {
     }
 
     /// Until a signal has ended it and what was to be said is said.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses to wait for the sockets.
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         while !self.is_over() {
