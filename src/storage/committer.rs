@@ -23,8 +23,8 @@ const BATCH_MAX: usize = 512;
 const RECEIPTS_WAIT: Duration = Duration::from_millis(20);
 /// A pause after which the trailing indexes are brought up.
 const FILE_AFTER: Duration = Duration::from_millis(500);
-/// While writing fails: how often it is tried whether it works again.
-const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// While writing fails: how long after a try it is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) struct Committer {
     rows: Writer,
@@ -36,6 +36,8 @@ pub(super) struct Committer {
     progress: Arc<Progress>,
     /// Whether the last commit failed.
     failing: bool,
+    /// While it fails: when it is tried again (monotonic µs), whatever comes meanwhile.
+    try_again_us: u64,
     /// What is counted in memory could not be read again after a rollback.
     stale: bool,
     /// Entries of the log that could not be committed yet: nothing behind them can be.
@@ -91,7 +93,8 @@ impl Committer {
         progress: Arc<Progress>,
     ) -> rusqlite::Result<Self> {
         let (place, rows, held) = (Place::of(&db), Writer::new(db)?, Vec::new());
-        Ok(Self { rows, place, clock, post, reader, depth, progress, failing: false, stale: false, held })
+        let (failing, try_again_us, stale) = (false, 0, false);
+        Ok(Self { rows, place, clock, post, reader, depth, progress, failing, try_again_us, stale, held })
     }
 
     /// Until the queue is closed and empty.
@@ -124,12 +127,15 @@ impl Committer {
         }
     }
 
-    /// What is queued now, at least one errand; `None` once the queue is closed. While writing fails, probes.
+    /// What is queued now, at least one errand; `None` once the queue is closed. While writing fails, tries again.
     fn gather(&mut self, errands: &Receiver<Errand>) -> Option<Batch> {
         let mut batch = Batch::default();
         loop {
             let first = if self.failing {
-                errands.recv_timeout(PROBE_EVERY)
+                match self.try_again_us.saturating_sub(self.clock.now().monotonic_us) {
+                    0 => Err(RecvTimeoutError::Timeout),
+                    left => errands.recv_timeout(Duration::from_micros(left)),
+                }
             } else if self.rows.has_unfiled() {
                 errands.recv_timeout(FILE_AFTER)
             } else {
@@ -138,9 +144,8 @@ impl Committer {
             match first {
                 Ok(errand) => break batch.add(errand),
                 Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) if !self.failing => self.file(),
-                Err(RecvTimeoutError::Timeout) if self.held.is_empty() => self.probe(),
-                Err(RecvTimeoutError::Timeout) => self.follow(),
+                Err(RecvTimeoutError::Timeout) if self.failing => self.try_again(),
+                Err(RecvTimeoutError::Timeout) => self.file(),
             }
         }
         let until_us = self.clock.now().monotonic_us + RECEIPTS_WAIT.as_micros() as u64;
@@ -282,6 +287,19 @@ impl Committer {
         Ok(done)
     }
 
+    fn try_again(&mut self) {
+        self.put_off();
+        if self.held.is_empty() {
+            self.probe();
+        } else {
+            self.follow();
+        }
+    }
+
+    fn put_off(&mut self) {
+        self.try_again_us = self.clock.now().monotonic_us + TRY_AGAIN.as_micros() as u64;
+    }
+
     /// Tries a write that changes nothing that anybody sees.
     fn probe(&mut self) {
         let write = "BEGIN IMMEDIATE; INSERT OR REPLACE INTO meta VALUES ('probe', random()); COMMIT";
@@ -298,6 +316,7 @@ impl Committer {
     fn tell_health(&mut self, failure: Option<String>) {
         if failure.is_some() || self.failing {
             self.failing = failure.is_some();
+            self.put_off();
             self.progress.set_failing(self.failing);
             self.post.post(Letter::Health(failure));
         }
@@ -353,4 +372,50 @@ fn is_environment(e: &rusqlite::Error) -> bool {
                 | ErrorCode::ApiMisuse
         )
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::stepwise::{Fault, Store};
+    use super::*;
+    use crate::api::command::{Command, Query};
+    use crate::matching::UserId;
+    use crate::storage::job::Ticket;
+    use crate::storage::log::{Position, Tag};
+    use std::sync::mpsc::channel;
+    use uuid::Uuid;
+
+    fn entry(seq: u64, commands: Vec<Command>) -> Entry {
+        let (log, node) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let mark = Mark { log, position: Position { ms: 1, seq }, tag: Tag { run: node, number: seq }, node };
+        let jobs = commands.into_iter().map(job).collect();
+        Entry { mark, jobs, ours: false, asks: Vec::new(), room: None }
+    }
+
+    fn job(command: Command) -> Job {
+        Job { command, ticket: Some(Ticket::NOBODY), idempotency: None, at_ms: 1, asked_us: 0 }
+    }
+
+    #[test]
+    fn a_disk_that_works_again_is_found_out_about_between_questions() {
+        for errand in [Errand::Write(job(Command::Meet { user: UserId(1) })), Errand::Follow(entry(1, Vec::new()))] {
+            let mut store = Store::new();
+            store.fail(Fault::ReadOnly);
+            store.errands.push_back(errand);
+            store.commit(1);
+            assert!(store.is_failing());
+            store.heal();
+            let (queue, errands) = channel();
+            let mut fails_at = |try_again_us| {
+                let ask = Ask { query: Query::User { id: UserId(1) }, ticket: Ticket::NOBODY };
+                queue.send(Errand::ReadAfter(ask)).unwrap();
+                store.committer.try_again_us = try_again_us;
+                assert_eq!(store.committer.gather(&errands).unwrap().asks.len(), 1);
+                store.is_failing()
+            };
+            assert!(fails_at(u64::MAX));
+            assert!(!fails_at(0));
+            assert!(store.committer.held.is_empty());
+        }
+    }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 
 pub(crate) struct Store {
-    committer: Committer,
+    pub(super) committer: Committer,
     posted: Receiver<Letter>,
     forwarded: Receiver<Ask>,
     /// Queued for the committer.
