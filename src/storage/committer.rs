@@ -102,7 +102,7 @@ impl Committer {
         while let Some(batch) = self.gather(errands) {
             self.carry_out(batch);
         }
-        self.file();
+        while self.file() {}
         // Leaves a tidy file: nothing to recover, nothing but the database to copy.
         if let Err(e) = self.rows.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
             self.post.post(Letter::Health(Some(e.to_string())));
@@ -130,6 +130,7 @@ impl Committer {
     /// What is queued now, at least one errand; `None` once the queue is closed. While writing fails, tries again.
     fn gather(&mut self, errands: &Receiver<Errand>) -> Option<Batch> {
         let mut batch = Batch::default();
+        let mut file_after = FILE_AFTER;
         loop {
             let first = if self.failing {
                 match self.try_again_us.saturating_sub(self.clock.now().monotonic_us) {
@@ -137,7 +138,7 @@ impl Committer {
                     left => errands.recv_timeout(Duration::from_micros(left)),
                 }
             } else if self.rows.has_unfiled() {
-                errands.recv_timeout(FILE_AFTER)
+                errands.recv_timeout(file_after)
             } else {
                 errands.recv().map_err(|_| RecvTimeoutError::Disconnected)
             };
@@ -145,7 +146,7 @@ impl Committer {
                 Ok(errand) => break batch.add(errand),
                 Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) if self.failing => self.try_again(),
-                Err(RecvTimeoutError::Timeout) => self.file(),
+                Err(RecvTimeoutError::Timeout) => file_after = if self.file() { Duration::ZERO } else { FILE_AFTER },
             }
         }
         let until_us = self.clock.now().monotonic_us + RECEIPTS_WAIT.as_micros() as u64;
@@ -166,11 +167,14 @@ impl Committer {
         Some(batch)
     }
 
-    /// Brings the trailing indexes up. Where it fails nothing is lost and nothing is told: writing fails, too, and says so.
-    fn file(&mut self) {
-        if self.rows.file().is_err() {
+    /// Brings the trailing indexes up by a portion; whether more is left. Where it fails nothing is lost and nothing is
+    /// told: writing fails, too, and says so.
+    fn file(&mut self) -> bool {
+        let filed = self.rows.file();
+        if filed.is_err() {
             self.roll_back();
         }
+        filed.is_ok() && self.rows.has_unfiled()
     }
 
     /// One transaction for all. Where a command of the batch cannot be carried out (our fault, not the disk's), each is
@@ -179,7 +183,7 @@ impl Committer {
         let began_us = self.clock.now().monotonic_us;
         // A change that the log does not know of: from here on this database follows none.
         let leaves = self.progress.mark().is_some();
-        let committed = self.transaction(jobs.len(), |rows| {
+        let committed = self.transaction(|rows| {
             if leaves {
                 Mark::remove(&rows.db)?;
             }
@@ -211,10 +215,9 @@ impl Committer {
     fn follow(&mut self) {
         let began_us = self.clock.now().monotonic_us;
         let entries = std::mem::take(&mut self.held);
-        let commands = entries.iter().map(|entry| entry.jobs.len()).sum();
-        let tried = match self.transaction(commands, |rows| apply_entries(rows, &entries, false)) {
+        let tried = match self.transaction(|rows| apply_entries(rows, &entries, false)) {
             // A command that cannot be carried out fails alone, and on every node.
-            Err(e) if !is_environment(&e) => self.transaction(commands, |rows| apply_entries(rows, &entries, true)),
+            Err(e) if !is_environment(&e) => self.transaction(|rows| apply_entries(rows, &entries, true)),
             tried => tried,
         };
         match tried {
@@ -249,17 +252,12 @@ impl Committer {
         }
     }
 
-    /// `commands`: how many there are in it.
-    fn transaction<T>(
-        &mut self,
-        commands: usize,
-        work: impl FnOnce(&mut Writer) -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<T> {
+    fn transaction<T>(&mut self, work: impl FnOnce(&mut Writer) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         if self.stale {
             self.rows.reload()?;
             self.stale = false;
         }
-        let done = self.attempt(commands, work);
+        let done = self.attempt(work);
         if done.is_err() {
             self.roll_back();
         }
@@ -274,15 +272,11 @@ impl Committer {
         self.stale = self.rows.reload().is_err();
     }
 
-    fn attempt<T>(
-        &mut self,
-        commands: usize,
-        work: impl FnOnce(&mut Writer) -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<T> {
+    fn attempt<T>(&mut self, work: impl FnOnce(&mut Writer) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         self.place.check()?;
         self.rows.db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         let done = work(&mut self.rows)?;
-        self.rows.file_slice(commands)?;
+        self.rows.file_slice()?;
         self.rows.db.prepare_cached("COMMIT")?.execute([])?;
         Ok(done)
     }

@@ -12,6 +12,10 @@ use std::collections::HashMap;
 const UNFILED_MAX: usize = 2_000;
 /// Entries that one commit takes along at least: a fraction of a millisecond.
 const SLICE_MIN: usize = 64;
+/// Entries filed for each that comes, once a sweep has begun: more than one, so that it ends.
+const PACE: usize = 3;
+/// Entries that one transaction files in a pause: whoever comes meanwhile waits for no more.
+const PORTION: usize = 4_096;
 
 /// Up to where rows are filed, and what lies behind that.
 #[derive(Default)]
@@ -20,6 +24,8 @@ pub(super) struct Filed {
     notifications: Vec<(UserId, NotificationId)>,
     pairs: HashMap<(PropertyId, UserId), MatchId>,
     sweep: Option<Sweep>,
+    /// Entries that have come to be filed since the last slice.
+    came: usize,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -40,10 +46,21 @@ struct Sweep {
 impl Filed {
     pub(super) fn note_match(&mut self, m: &Match) {
         self.pairs.insert((m.property, m.tenant), m.id);
+        self.came += 2;
     }
 
     pub(super) fn note(&mut self, n: &Notification) {
         self.notifications.push((n.user, n.id));
+        self.came += 1;
+    }
+
+    /// Whether enough waits for a sweep, or one is under way.
+    fn is_due(&self) -> bool {
+        self.sweep.is_some() || self.notifications.len().max(self.pairs.len()) >= UNFILED_MAX
+    }
+
+    fn is_empty(&self) -> bool {
+        self.sweep.is_none() && self.notifications.is_empty() && self.pairs.is_empty()
     }
 
     fn sweep(&mut self, upto: Marks) -> Sweep {
@@ -79,39 +96,37 @@ impl Writer {
         })?;
         let pairs = rows.collect::<Result<_, _>>()?;
         drop((behind, behind_matches));
-        self.filed = Filed { marks, notifications, pairs, sweep: None };
+        self.filed = Filed { marks, notifications, pairs, sweep: None, came: 0 };
         Ok(())
     }
 
     /// Whether anything waits to be filed.
     pub(in crate::storage) fn has_unfiled(&self) -> bool {
-        self.is_filing() || !self.filed.notifications.is_empty() || !self.filed.pairs.is_empty()
-    }
-
-    pub(in crate::storage) fn is_filing(&self) -> bool {
-        self.filed.sweep.is_some()
+        !self.filed.is_empty()
     }
 
     /// Takes a slice along with the commit under way, if enough waits. After a rollback: [`Writer::reload`].
-    pub(in crate::storage) fn file_slice(&mut self, commands: usize) -> rusqlite::Result<()> {
-        let waiting = self.filed.notifications.len().max(self.filed.pairs.len());
-        if !self.is_filing() && waiting < UNFILED_MAX {
-            return Ok(());
+    pub(in crate::storage) fn file_slice(&mut self) -> rusqlite::Result<()> {
+        let mut left = SLICE_MIN.max(PACE * std::mem::take(&mut self.filed.came));
+        // One sweep may end and leave what came meanwhile, which may be much.
+        while left > 0 && self.filed.is_due() {
+            left -= self.file_entries(left)?;
         }
-        // Faster than what comes in, three entries for a like.
-        self.file_entries(SLICE_MIN.max(8 * commands))
+        Ok(())
     }
 
-    /// Files all there is, in a transaction of its own. After an error nothing is filed, and it may be tried again.
+    /// Files a portion in a transaction of its own. After an error: [`Writer::reload`], and it may be tried again.
     pub(in crate::storage) fn file(&mut self) -> rusqlite::Result<()> {
         self.db.execute_batch("BEGIN IMMEDIATE")?;
-        while self.has_unfiled() {
-            self.file_entries(usize::MAX)?;
+        let mut left = PORTION;
+        while left > 0 && self.has_unfiled() {
+            left -= self.file_entries(left)?;
         }
         self.db.execute_batch("COMMIT")
     }
 
-    pub(super) fn file_entries(&mut self, most: usize) -> rusqlite::Result<()> {
+    /// Goes on with the sweep, or begins one; how many entries that filed.
+    pub(super) fn file_entries(&mut self, most: usize) -> rusqlite::Result<usize> {
         let upto = Marks { notification: self.last.notification, one_match: self.last.one_match };
         let mut sweep = match self.filed.sweep.take() {
             Some(sweep) => sweep,
@@ -130,12 +145,12 @@ impl Writer {
         sweep.inbox.truncate(sweep.inbox.len() - count);
         if !(sweep.pair.is_empty() && sweep.suit.is_empty() && sweep.inbox.is_empty()) {
             self.filed.sweep = Some(sweep);
-            return Ok(());
+            return Ok(most);
         }
         self.write_marks(sweep.upto)?;
         self.filed.marks = sweep.upto;
         self.filed.pairs.retain(|_, id| id.0 > sweep.upto.one_match);
-        Ok(())
+        Ok(most - (left - count))
     }
 
     fn write_marks(&self, upto: Marks) -> rusqlite::Result<()> {

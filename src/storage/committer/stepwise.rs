@@ -161,7 +161,7 @@ impl Store {
 
     /// What the committer does when nothing has come for a while.
     pub(crate) fn idle(&mut self) {
-        self.committer.file();
+        while self.committer.file() {}
     }
 
     pub(crate) fn is_failing(&self) -> bool {
