@@ -15,8 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use uuid::Uuid;
 
-/// Entries read at once; what one read gave is committed while the next is read.
-const ENTRIES_READ: usize = 256;
+/// Entries read at once; what one read gave is committed while the next is read. So many keep a disk busy that syncs
+/// slowly, and two reads of the longest entries (a MiB and one command, `entry::ENTRY_BYTES`) are 70 MiB.
+const ENTRIES_READ: usize = 32;
 /// How long a read waits for the first entry, and how often this node says how far it is.
 const WAIT: Duration = Duration::from_secs(1);
 const TRIM_EVERY_US: u64 = 10_000_000;
