@@ -25,10 +25,6 @@ const RECEIPTS_WAIT: Duration = Duration::from_millis(20);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// After so long a connection is tried before it is used.
 const IDLE_US: u64 = 1_000_000;
-/// Commands kept for when Redis is back, of those that may be sent again; the oldest receipt goes first: without it a
-/// device is only sent something again.
-const PARKED_MAX: usize = 10_000;
-
 /// What is handed to this thread.
 pub(super) enum Asked {
     Errand(Errand),
@@ -52,9 +48,7 @@ pub(super) struct Appender {
     link_of: u64,
     used_us: u64,
     number: u64,
-    parked: VecDeque<Command>,
-    /// Rooms of what is parked.
-    rooms: Vec<Box<dyn Send>>,
+    parked: Parked,
 }
 
 /// What one entry is made of, and the questions behind it.
@@ -83,6 +77,33 @@ impl Batch {
     }
 }
 
+/// Commands kept for when Redis is back, of those that may be sent again.
+#[derive(Default)]
+struct Parked {
+    commands: VecDeque<Command>,
+    /// What Django told keeps its room here.
+    rooms: Vec<Box<dyn Send>>,
+}
+
+/// From so many on, the oldest receipt goes for each that comes: without it a device is only sent something again. All
+/// else is a fraction of that, since it waits for room.
+const PARKED_MAX: usize = 10_000;
+
+impl Parked {
+    fn add(&mut self, command: Command) {
+        if !command.can_be_repeated() {
+            return;
+        }
+        let is_receipt = |parked: &Command| matches!(parked, Command::MarkDelivered { .. });
+        if self.commands.len() >= PARKED_MAX
+            && let Some(oldest) = self.commands.iter().position(is_receipt)
+        {
+            self.commands.remove(oldest);
+        }
+        self.commands.push_back(command);
+    }
+}
+
 impl Appender {
     pub(super) fn new(
         log: Log,
@@ -93,15 +114,15 @@ impl Appender {
         run: Uuid,
         clock: Clock,
     ) -> Self {
-        let (parked, rooms) = (VecDeque::new(), Vec::new());
-        let (link, link_of, used_us, number) = (None, 0, 0, 0);
-        Self { log, address, road, progress, stand, run, clock, link, link_of, used_us, number, parked, rooms }
+        let (link, link_of, used_us, number, parked) = (None, 0, 0, 0, Parked::default());
+        Self { log, address, road, progress, stand, run, clock, link, link_of, used_us, number, parked }
     }
 
     /// Until the queue is closed and empty, and what was sent has come back.
     pub(super) fn run(mut self, queue: &Receiver<Asked>) {
         loop {
-            let idle = self.parked.is_empty() && self.link.is_some() && self.road.writes() && !self.road.is_waiting();
+            let idle =
+                self.parked.commands.is_empty() && self.link.is_some() && self.road.writes() && !self.road.is_waiting();
             let first = if idle {
                 queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
             } else {
@@ -114,7 +135,7 @@ impl Appender {
             }
             self.road.expire(self.clock.now().monotonic_us);
             self.look_after();
-            self.road.load.set_kept(self.parked.len());
+            self.road.load.set_kept(self.parked.commands.len());
         }
         self.send_parked();
         self.road.settle(self.address.timeout);
@@ -168,8 +189,8 @@ impl Appender {
             }
             Asked::Relayed { commands, room } => {
                 self.road.load.take(commands.len());
-                commands.into_iter().for_each(|command| self.park(command));
-                self.rooms.push(room);
+                commands.into_iter().for_each(|command| self.parked.add(command));
+                self.parked.rooms.push(room);
             }
         }
     }
@@ -241,32 +262,21 @@ impl Appender {
     /// Whoever waits hears so; receipts are kept for later.
     fn refuse(&mut self, jobs: Vec<Job>, asks: Vec<Ask>, room: Room, why: &str) {
         let waiting = jobs.iter().map(Waiting::from).collect();
-        jobs.into_iter().filter(|job| job.ticket.is_none()).for_each(|job| self.park(job.command));
+        jobs.into_iter().filter(|job| job.ticket.is_none()).for_each(|job| self.parked.add(job.command));
         self.road.give_up(Sent { waiting, asks, until_us: 0, room }, why);
     }
 
     fn refuse_now(&mut self, batch: Batch, why: &str) {
         let waiting: Vec<Waiting> = batch.jobs.iter().map(Waiting::from).collect();
-        batch.jobs.into_iter().filter(|job| job.ticket.is_none()).for_each(|job| self.park(job.command));
+        batch.jobs.into_iter().filter(|job| job.ticket.is_none()).for_each(|job| self.parked.add(job.command));
         self.road.refuse(waiting, batch.asks, why);
-    }
-
-    fn park(&mut self, command: Command) {
-        if command.can_be_repeated() {
-            if self.parked.len() >= PARKED_MAX {
-                // There is one: of all else less comes, since it waits for room.
-                let receipt = self.parked.iter().position(|parked| matches!(parked, Command::MarkDelivered { .. }));
-                self.parked.remove(receipt.unwrap_or_default());
-            }
-            self.parked.push_back(command);
-        }
     }
 
     /// Sends what may be sent again, for nobody in particular.
     fn send_parked(&mut self) {
-        while !self.parked.is_empty() && self.refusal().is_none() && self.road.writes() {
+        while !self.parked.commands.is_empty() && self.refusal().is_none() && self.road.writes() {
             let (mut commands, mut count) = (Commands::default(), 0);
-            for command in &self.parked {
+            for command in &self.parked.commands {
                 commands.push(command, None);
                 count += 1;
                 if commands.is_full() {
@@ -276,12 +286,12 @@ impl Appender {
             let tag = self.tag();
             let failure = self.append(tag, commands);
             if failure.is_none() {
-                self.parked.drain(..count);
+                self.parked.commands.drain(..count);
             }
             self.road.set(Side::Writing, failure);
         }
-        if self.parked.is_empty() {
-            self.rooms.clear();
+        if self.parked.commands.is_empty() {
+            self.parked.rooms.clear();
         }
     }
 
@@ -289,7 +299,7 @@ impl Appender {
     fn look_after(&mut self) {
         if self.road.is_closing() {
             // Whoever waits for room has to end, too.
-            self.rooms.clear();
+            self.parked.rooms.clear();
         }
         if self.road.is_closed().is_some() {
             return;
@@ -323,5 +333,26 @@ impl Appender {
         let tag = self.tag();
         let failure = self.append(tag, Commands::default());
         self.road.set(Side::Writing, failure);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matching::UserId;
+    use crate::notification::NotificationId;
+
+    #[test]
+    fn receipts_make_room_and_nothing_else_does() {
+        let mut parked = Parked::default();
+        let receipt = |n| Command::MarkDelivered { user: UserId(1), ids: vec![NotificationId(n)] };
+        let met = |n| Command::Meet { user: UserId(n) };
+        (0..PARKED_MAX as i64).for_each(|n| parked.add(met(n)));
+        parked.add(receipt(1));
+        parked.add(receipt(2));
+        parked.add(Command::MarkAllRead { by: UserId(1) });
+        let kept: Vec<_> = parked.commands.iter().cloned().collect();
+        let all: Vec<_> = (0..PARKED_MAX as i64).map(met).chain([receipt(2)]).collect();
+        assert!(kept == all, "{:?}", kept.last());
     }
 }

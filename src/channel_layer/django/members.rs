@@ -74,9 +74,7 @@ impl Members {
                 }
             }
         }
-        if !met.is_empty() {
-            self.common.relay(met);
-        }
+        self.common.relay(met);
         if self.join(&come).is_err() || self.leave(&gone).is_err() {
             self.link = None;
         }

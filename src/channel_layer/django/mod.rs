@@ -77,10 +77,12 @@ impl Common {
         self.known.read().unwrap_or_else(PoisonError::into_inner).contains(&user)
     }
 
-    /// Hands commands to the log; waits while too many are on their way.
+    /// Hands commands to the log, in bundles; waits while too many are on their way.
     fn relay(&self, commands: Vec<Command>) {
-        if self.bundles.0.send(()).is_ok() {
+        let mut commands = commands.into_iter().peekable();
+        while commands.peek().is_some() && self.bundles.0.send(()).is_ok() {
             let room = Box::new(Room(Arc::clone(&self.bundles.1)));
+            let commands: Vec<Command> = commands.by_ref().take(BUNDLE).collect();
             self.road.load.add(commands.len());
             // The thread that appends outlives this one.
             let _ = self.queue.send(Asked::Relayed { commands, room });
@@ -126,10 +128,7 @@ impl Heard {
         for (cause, count) in self.dropped.iter().filter(|(_, count)| *count > 0) {
             common.post.post(Letter::DjangoRefused { cause, count });
         }
-        let mut commands = self.commands.into_iter().peekable();
-        while commands.peek().is_some() {
-            common.relay(commands.by_ref().take(BUNDLE).collect());
-        }
+        common.relay(self.commands);
     }
 }
 
