@@ -2,6 +2,7 @@
 //! for. Enter at the function named after what is read.
 
 use super::mistake::{Wrong, quote, wrong};
+use redis::IntoConnectionInfo;
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     str::FromStr,
@@ -163,6 +164,10 @@ pub(super) fn redis_url(text: &str) -> Result<String, Wrong> {
     }
     if rest.is_empty() || rest.contains(|c: char| c.is_whitespace() || c.is_control()) {
         return wrong(format!("nothing or a space after {scheme}://"), right);
+    }
+    // As the client reads it. Its own words may show a part.
+    if text.into_connection_info().is_err() {
+        return wrong("its host, port, database number or options are wrong", right);
     }
     Ok(text.to_owned())
 }
@@ -327,7 +332,20 @@ mod tests {
         for text in ["redis://a", "rediss://:pw@a:6380/1", "unix:///run/redis.sock", "redis+unix:///run/r.sock?db=1"] {
             assert!(redis_url(text).is_ok(), "{text}");
         }
-        for text in ["", "redis://", "http://:hunter2@a", "hunter2", "redis:a", "REDIS//a", "redis://a hunter2"] {
+        for text in [
+            "",
+            "redis://",
+            "http://:hunter2@a",
+            "hunter2",
+            "redis:a",
+            "REDIS//a",
+            "redis://a hunter2",
+            "redis://:hunter2@a:99999",
+            "redis://:hunter2@a/zero",
+            "redis://:hunter2@:6379",
+            "unix:///run/redis.sock?db=one&password=hunter2",
+            "redis://:hunter2@a?protocol=hunter2",
+        ] {
             assert!(redis_url(text).is_err_and(|wrong| !wrong.to_string().contains("hunter2")), "{text}");
         }
     }
