@@ -111,7 +111,7 @@ impl Committer {
 
     fn carry_out(&mut self, batch: Batch) {
         if !batch.jobs.is_empty() {
-            self.commit(batch.jobs);
+            self.commit(&batch.jobs);
         }
         if !batch.entries.is_empty() {
             self.held.extend(batch.entries);
@@ -177,30 +177,22 @@ impl Committer {
         filed.is_ok() && self.rows.has_unfiled()
     }
 
-    /// One transaction for all. Where a command of the batch cannot be carried out (our fault, not the disk's), each is
-    /// tried alone, so that only that one fails.
-    fn commit(&mut self, jobs: Vec<Job>) {
+    fn commit(&mut self, jobs: &[Job]) {
         let began_us = self.clock.now().monotonic_us;
         // A change that the log does not know of: from here on this database follows none.
         let leaves = self.progress.mark().is_some();
-        let committed = self.transaction(|rows| {
+        let committed = self.transaction_of(|rows, apply| {
             if leaves {
                 Mark::remove(&rows.db)?;
             }
-            let mut outcomes = Vec::with_capacity(jobs.len());
-            for job in &jobs {
-                let (answer, changes) = rows.apply(job)?;
-                outcomes.push(Outcome { ticket: job.ticket, answer, changes, asked_us: job.asked_us, ours: true });
-            }
-            Ok(outcomes)
+            jobs.iter().map(|job| outcome(rows, apply, job, true)).collect()
         });
         let (outcomes, failure) = match committed {
             Ok(outcomes) => (outcomes, None),
-            Err(e) if is_environment(&e) || jobs.len() == 1 => {
+            Err(e) => {
                 let why = e.to_string();
                 (jobs.iter().map(|job| failed(job, &why)).collect(), is_environment(&e).then_some(why))
             }
-            Err(_) => return jobs.into_iter().for_each(|job| self.commit(vec![job])),
         };
         if leaves && failure.is_none() {
             self.progress.set_mark(None);
@@ -215,12 +207,13 @@ impl Committer {
     fn follow(&mut self) {
         let began_us = self.clock.now().monotonic_us;
         let entries = std::mem::take(&mut self.held);
-        let tried = match self.transaction(|rows| apply_entries(rows, &entries, false)) {
-            // A command that cannot be carried out fails alone, and on every node.
-            Err(e) if !is_environment(&e) => self.transaction(|rows| apply_entries(rows, &entries, true)),
-            tried => tried,
-        };
-        match tried {
+        let committed = self.transaction_of(|rows, apply| {
+            let jobs = entries.iter().flat_map(|entry| entry.jobs.iter().map(|job| (job, entry.ours)));
+            let outcomes = jobs.map(|(job, ours)| outcome(rows, apply, job, ours)).collect::<Result<_, _>>()?;
+            entries.last().map_or(Ok(()), |last| last.mark.write(&rows.db))?;
+            Ok(outcomes)
+        });
+        match committed {
             Ok(outcomes) => {
                 if let Some(last) = entries.last() {
                     self.progress.set_mark(Some(last.mark));
@@ -249,6 +242,18 @@ impl Committer {
         }
         if !outcomes.is_empty() {
             self.post.post(Letter::Answered(outcomes));
+        }
+    }
+
+    /// One transaction for all commands of `work`. Where one cannot be carried out (our fault, not the disk's), another
+    /// in which each is apart: that one fails alone, and on every node.
+    fn transaction_of(
+        &mut self,
+        work: impl Fn(&mut Writer, Apply) -> rusqlite::Result<Vec<Outcome>>,
+    ) -> rusqlite::Result<Vec<Outcome>> {
+        match self.transaction(|rows| work(rows, Writer::apply)) {
+            Err(e) if !is_environment(&e) => self.transaction(|rows| work(rows, apply_apart)),
+            done => done,
         }
     }
 
@@ -317,23 +322,15 @@ impl Committer {
     }
 }
 
-/// All entries in their order, then the position behind the last. `apart`: each command so that its failure undoes
-/// nothing but its own changes.
-fn apply_entries(rows: &mut Writer, entries: &[Entry], apart: bool) -> rusqlite::Result<Vec<Outcome>> {
-    let mut outcomes = Vec::with_capacity(entries.iter().map(|entry| entry.jobs.len()).sum());
-    for entry in entries {
-        for job in &entry.jobs {
-            let (answer, changes) = if apart { apply_apart(rows, job)? } else { rows.apply(job)? };
-            let (ticket, asked_us, ours) = (job.ticket, job.asked_us, entry.ours);
-            outcomes.push(Outcome { ticket, answer, changes, asked_us, ours });
-        }
-    }
-    if let Some(last) = entries.last() {
-        last.mark.write(&rows.db)?;
-    }
-    Ok(outcomes)
+/// How a job is carried out.
+type Apply = fn(&mut Writer, &Job) -> rusqlite::Result<(Answer, Vec<Change>)>;
+
+fn outcome(rows: &mut Writer, apply: Apply, job: &Job, ours: bool) -> rusqlite::Result<Outcome> {
+    let (answer, changes) = apply(rows, job)?;
+    Ok(Outcome { ticket: job.ticket, answer, changes, asked_us: job.asked_us, ours })
 }
 
+/// Its failure undoes nothing but its own changes.
 fn apply_apart(rows: &mut Writer, job: &Job) -> rusqlite::Result<(Answer, Vec<Change>)> {
     rows.db.execute_batch("SAVEPOINT one")?;
     let applied = match rows.apply(job) {
@@ -410,6 +407,28 @@ mod tests {
             assert!(fails_at(u64::MAX));
             assert!(!fails_at(0));
             assert!(store.committer.held.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_command_that_cannot_be_carried_out_fails_alone() {
+        let commands = || (1..=3).map(|user| Command::Meet { user: UserId(user) });
+        let apart = commands().map(|command| Errand::Write(job(command))).collect();
+        for errands in [apart, vec![Errand::Follow(entry(1, commands().collect()))]] {
+            let mut store = Store::new();
+            let fails = "CREATE TRIGGER no BEFORE INSERT ON visitor WHEN NEW.id = 2
+                BEGIN SELECT RAISE(ABORT, 'no'); END";
+            store.db().execute_batch(fails).unwrap();
+            store.errands.extend(errands);
+            store.commit(3);
+            store.tell();
+            let [Letter::Committed { outcomes, .. }] = store.letters.make_contiguous() else {
+                panic!("{:?}", store.letters)
+            };
+            let told: Vec<_> = outcomes.iter().map(|outcome| matches!(outcome.answer, Answer::Failed(_))).collect();
+            assert_eq!(told, [false, true, false]);
+            assert!(!store.is_failing());
+            assert_eq!(crate::storage::queries::known_users(store.db()).unwrap(), [UserId(1), UserId(3)]);
         }
     }
 }

@@ -96,7 +96,7 @@ impl Writer {
         })?;
         let pairs = rows.collect::<Result<_, _>>()?;
         drop((behind, behind_matches));
-        self.filed = Filed { marks, notifications, pairs, sweep: None, came: 0 };
+        self.filed = Filed { marks, notifications, pairs, sweep: None, came: self.filed.came };
         Ok(())
     }
 
