@@ -8,19 +8,18 @@ use super::log::{Log, Trouble};
 use super::road::{Road, Room, Sent, Side, Waiting};
 use crate::api::command::Command;
 use crate::clock::Clock;
+use crate::storage::gather::{Takes, top_up};
 use crate::storage::job::{Ask, Errand, Job};
 use crate::storage::log::{Progress, Tag};
 use redis::{Connection, cmd};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 use uuid::Uuid;
 
 /// Entries under way, from here to their commit: one is committed while the next gathers commands.
 const ENTRIES_UNDER_WAY: usize = 3;
-/// How long receipts wait for an entry to ride on.
-const RECEIPTS_WAIT: Duration = Duration::from_millis(20);
 /// How often what waits is looked at, and a Redis that has gone is tried again.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// After so long a connection is tried before it is used.
@@ -57,23 +56,33 @@ struct Batch {
     jobs: Vec<Job>,
     commands: Commands,
     asks: Vec<Ask>,
+    /// Somebody waits for something in it.
+    urgent: bool,
 }
 
 impl Batch {
     fn add(&mut self, errand: Errand) {
         match errand {
             Errand::Write(job) => {
+                self.urgent |= !job.command.can_wait();
                 self.commands.push(&job.command, job.idempotency.as_ref());
                 self.jobs.push(job);
             }
-            Errand::ReadAfter(ask) => self.asks.push(ask),
+            Errand::ReadAfter(ask) => {
+                self.urgent = true;
+                self.asks.push(ask);
+            }
             // Only the log itself says what is in it; and a sign of life is the committer's.
             Errand::Follow(_) | Errand::Pulse(_) => {}
         }
     }
 
-    fn can_wait(&self) -> bool {
-        self.asks.is_empty() && !self.jobs.is_empty() && self.jobs.iter().all(|job| job.command.can_wait())
+    fn takes(&self) -> Takes {
+        match (self.commands.is_full(), self.urgent || self.jobs.is_empty()) {
+            (true, _) => Takes::Nothing,
+            (false, true) => Takes::WhatIsThere,
+            (false, false) => Takes::WhatComes,
+        }
     }
 }
 
@@ -156,21 +165,7 @@ impl Appender {
         };
         let mut batch = Batch::default();
         self.add(&mut batch, first);
-        let until_us = self.clock.now().monotonic_us + RECEIPTS_WAIT.as_micros() as u64;
-        while !batch.commands.is_full() {
-            match queue.try_recv() {
-                Ok(next) => self.add(&mut batch, next),
-                Err(TryRecvError::Disconnected) => break,
-                Err(TryRecvError::Empty) if !batch.can_wait() => break,
-                Err(TryRecvError::Empty) => {
-                    let left = until_us.saturating_sub(self.clock.now().monotonic_us);
-                    match queue.recv_timeout(Duration::from_micros(left)) {
-                        Ok(next) => self.add(&mut batch, next),
-                        Err(_) => break,
-                    }
-                }
-            }
-        }
+        top_up(&mut batch, queue, self.clock, Batch::takes, |batch, next| self.add(batch, next));
         if batch.jobs.is_empty() {
             return batch.asks.into_iter().for_each(|ask| self.road.ask(ask));
         }
@@ -227,7 +222,7 @@ impl Appender {
 
     fn send(&mut self, batch: Batch, room: Room) {
         let tag = self.tag();
-        let Batch { jobs, commands, asks } = batch;
+        let Batch { jobs, commands, asks, .. } = batch;
         let until_us = self.clock.now().monotonic_us + 2 * self.address.timeout.as_micros() as u64;
         let waiting = jobs.iter().map(Waiting::from).collect();
         self.road.sending(tag.number, Sent { waiting, asks, until_us, room });

@@ -6,6 +6,7 @@ pub(crate) mod stepwise;
 
 use super::Depth;
 use super::apply::Writer;
+use super::gather::{Takes, top_up};
 use super::job::{Answer, Ask, Change, Errand, Job, Outcome, Pulse};
 use super::log::{Entry, Mark, Progress};
 use super::place::Place;
@@ -14,13 +15,11 @@ use crate::inbox::{Letter, Postbox};
 use rusqlite::{Connection, ErrorCode};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 /// Commands in one transaction: enough to share a sync, few enough that the first does not wait for the last.
 const BATCH_MAX: usize = 512;
-/// How long receipts wait for a commit to ride on.
-const RECEIPTS_WAIT: Duration = Duration::from_millis(20);
 /// A pause after which the trailing indexes are brought up.
 const FILE_AFTER: Duration = Duration::from_millis(500);
 /// While writing fails: how long after a try it is tried again.
@@ -54,11 +53,14 @@ struct Batch {
     errands: usize,
     commands: usize,
     pulses: Vec<Pulse>,
+    /// Somebody waits for something in it. What an entry says has waited already.
+    urgent: bool,
 }
 
 impl Batch {
     fn add(&mut self, errand: Errand) {
         self.errands += 1;
+        self.urgent |= !matches!(&errand, Errand::Write(job) if job.command.can_wait());
         match errand {
             Errand::Write(job) => {
                 self.commands += 1;
@@ -74,12 +76,12 @@ impl Batch {
         }
     }
 
-    /// Nothing in it that anybody waits for. What an entry says has waited already.
-    fn can_wait(&self) -> bool {
-        self.asks.is_empty()
-            && self.entries.is_empty()
-            && self.pulses.is_empty()
-            && self.jobs.iter().all(|job| job.command.can_wait())
+    fn takes(&self) -> Takes {
+        match (self.commands < BATCH_MAX, self.urgent) {
+            (false, _) => Takes::Nothing,
+            (true, true) => Takes::WhatIsThere,
+            (true, false) => Takes::WhatComes,
+        }
     }
 }
 
@@ -149,21 +151,7 @@ impl Committer {
                 Err(RecvTimeoutError::Timeout) => file_after = if self.file() { Duration::ZERO } else { FILE_AFTER },
             }
         }
-        let until_us = self.clock.now().monotonic_us + RECEIPTS_WAIT.as_micros() as u64;
-        while batch.commands < BATCH_MAX {
-            match errands.try_recv() {
-                Ok(errand) => batch.add(errand),
-                Err(TryRecvError::Disconnected) => break,
-                Err(TryRecvError::Empty) if !batch.can_wait() => break,
-                Err(TryRecvError::Empty) => {
-                    let left = until_us.saturating_sub(self.clock.now().monotonic_us);
-                    match errands.recv_timeout(Duration::from_micros(left)) {
-                        Ok(errand) => batch.add(errand),
-                        Err(_) => break,
-                    }
-                }
-            }
-        }
+        top_up(&mut batch, errands, self.clock, Batch::takes, Batch::add);
         Some(batch)
     }
 

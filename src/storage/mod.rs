@@ -5,6 +5,7 @@ mod apply;
 mod committer;
 pub mod explain;
 pub mod file;
+pub(crate) mod gather;
 pub mod import;
 pub mod job;
 pub mod log;
