@@ -173,7 +173,7 @@ impl Command {
         matches!(self, Self::MarkDelivered { .. } | Self::Relay { .. } | Self::Meet { .. })
     }
 
-    /// Receipts and housekeeping wait for the next commit (or make one after a little while); all else makes one now.
+    /// Receipts wait for the next commit (or make one after a little while); all else makes one now.
     #[must_use]
     pub fn can_wait(&self) -> bool {
         matches!(self, Self::MarkDelivered { .. })

@@ -74,8 +74,7 @@ impl ChannelLayer {
     }
 
     /// `CHANNEL_LAYER=redis`. Where Redis is not there (yet), what there is can be read meanwhile. `database`: the file
-    /// behind `storage`; `message_max`:
-    /// bytes of a message of Django's.
+    /// behind `storage`; `message_max`: bytes of a message of Django's.
     pub fn shared(
         storage: Storage,
         database: &Path,

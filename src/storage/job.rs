@@ -41,7 +41,7 @@ pub struct Idempotency {
     /// The user, or 0 for the service.
     pub caller: i64,
     pub key: String,
-    /// Digest of method, path and body.
+    /// Digest of path and body.
     pub fingerprint: u64,
 }
 
@@ -91,6 +91,7 @@ pub struct Outcome {
     pub answer: Answer,
     /// What everybody else has to hear, whether or not the asker is still there.
     pub changes: Vec<Change>,
+    /// Monotonic microseconds at which it was asked for; 0: a question, or another node was asked.
     pub asked_us: u64,
     /// Whether it was asked for here; else another node was asked, or nobody waits any more.
     pub ours: bool,
@@ -105,7 +106,7 @@ pub enum Answer {
     Marked {
         missing: Vec<Uuid>,
     },
-    /// Not done, and safe to try again; the text is for operators and `/health/ready`.
+    /// Not done, or (no answer from Redis) not known to be done; the text is for operators and `/health/ready`.
     Failed(String),
     /// Who may sign in under a name, the newest first, with the stored passwords; and what a refusal costs: no stored
     /// password costs more.
@@ -118,6 +119,7 @@ pub enum Answer {
         user: UserId,
         family: Uuid,
         token: Uuid,
+        /// When it was made and when it ends: wall time, milliseconds since 1970.
         made_ms: i64,
         expires_ms: i64,
     },
