@@ -14,7 +14,7 @@ use habittod::inbox::{Letter, post_office};
 use habittod::matching::{Property, PropertyId, User, UserId};
 use habittod::storage::Storage;
 use habittod::storage::file::DatabaseFile;
-use habittod::storage::job::{Change, Job};
+use habittod::storage::job::{Change, Errand, Job};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
@@ -52,7 +52,8 @@ impl Room {
     fn write(&self, command: Command) {
         let now = self.clock.now();
         let (at_ms, asked_us) = (now.wall_ms, now.monotonic_us);
-        self.storage.as_ref().unwrap().write(Job { command, ticket: None, idempotency: None, at_ms, asked_us });
+        let job = Job { command, ticket: None, idempotency: None, at_ms, asked_us };
+        self.storage.as_ref().unwrap().leave(Errand::Write(job));
     }
 
     /// The next commit: how many jobs it was of, and the receipts that its notifications ask for.

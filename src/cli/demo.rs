@@ -12,7 +12,7 @@ use crate::inbox::post_office;
 use crate::matching::{Property, PropertyId, User, UserId};
 use crate::storage::Storage;
 use crate::storage::file::DatabaseFile;
-use crate::storage::job::Job;
+use crate::storage::job::{Errand, Job};
 use serde_json::Map;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -135,7 +135,7 @@ fn people(config: &Config) -> Result<(), String> {
     }
     for command in commands {
         let at_ms = clock.now().wall_ms;
-        storage.write(Job { command, ticket: None, idempotency: None, at_ms, asked_us: 0 });
+        storage.leave(Errand::Write(Job { command, ticket: None, idempotency: None, at_ms, asked_us: 0 }));
     }
     storage.close();
     Ok(())

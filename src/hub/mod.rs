@@ -12,7 +12,7 @@ pub mod event;
 mod feed;
 mod idempotency;
 mod lifecycle;
-pub(crate) mod oldest;
+mod oldest;
 mod outbound;
 mod rates;
 mod replay;

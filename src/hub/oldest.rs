@@ -7,9 +7,6 @@ use crate::api::command::Query;
 use crate::notification::{Notification, NotificationId};
 use crate::storage::job::{Oldest, Ticket};
 
-/// Rows that one question looks at.
-pub(crate) const STRIDE: i64 = 20_000;
-
 #[derive(Default)]
 pub(super) struct OldestWaiting {
     found: Option<Oldest>,

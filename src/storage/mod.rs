@@ -20,7 +20,7 @@ pub(crate) use committer::stepwise;
 use crate::clock::Clock;
 use crate::inbox::Postbox;
 use file::{DatabaseFile, OpenError};
-use job::{Ask, Census, Errand, Job, Pulse};
+use job::{Ask, Census, Errand, Pulse};
 use log::{Entry, Mark, Progress};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,6 +43,7 @@ pub struct Desk {
 }
 
 impl Desk {
+    /// Queues it for the committer. Once that has ended, it is dropped and nobody is told.
     pub fn leave(&self, errand: Errand) {
         self.depth.writes.fetch_add(1, Ordering::Relaxed);
         if self.writes.send(errand).is_err() {
@@ -56,7 +57,8 @@ impl Desk {
     }
 }
 
-/// How much is waiting in each queue. Counted by the loop that fills them, counted down by the threads.
+/// How much is waiting in each queue. Counted by whoever fills them, the loop and the threads of a shared log; counted
+/// down by storage's threads.
 #[derive(Default)]
 pub struct Depth {
     pub writes: AtomicUsize,
@@ -100,15 +102,7 @@ impl Storage {
         Ok((Self { desk: Desk { writes, depth }, reads, progress, threads }, census))
     }
 
-    pub fn write(&self, job: Job) {
-        self.desk.leave(Errand::Write(job));
-    }
-
-    /// A question that sees what was asked for before it.
-    pub fn read_after_writes(&self, ask: Ask) {
-        self.desk.leave(Errand::ReadAfter(ask));
-    }
-
+    /// As [`Desk::leave`].
     pub fn leave(&self, errand: Errand) {
         self.desk.leave(errand);
     }
@@ -118,6 +112,8 @@ impl Storage {
         self.desk.leave(Errand::Pulse(pulse));
     }
 
+    /// A question for the reader, past what waits for its commit. Once the reader has ended, it is dropped and nobody is
+    /// told.
     pub fn read(&self, ask: Ask) {
         self.desk.depth.reads.fetch_add(1, Ordering::Relaxed);
         if self.reads.send(ask).is_err() {

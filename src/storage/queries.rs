@@ -9,7 +9,6 @@ use crate::api::page::PageRequest;
 use crate::api::reply::{DONE, Reply};
 use crate::api::views::{self, MatchView, NotificationView};
 use crate::auth::password::DJANGO_ITERATIONS;
-use crate::hub::oldest;
 use crate::matching::{MatchId, PropertyId, UserId};
 use crate::notification::{Notification, NotificationId};
 use crate::websocket::frame;
@@ -23,6 +22,8 @@ use uuid::Uuid;
 /// A page of a replay ends after this many rows or bytes, whichever comes first: what one socket may hold in memory.
 const REPLAY_PAGE_ROWS: usize = 100;
 const REPLAY_PAGE_BYTES: usize = 64 * 1024;
+/// Rows that one question for the oldest waiting one looks at.
+const OLDEST_STRIDE: i64 = 20_000;
 
 pub(super) fn answer(db: &Connection, query: &Query) -> rusqlite::Result<Answer> {
     // One snapshot for all statements of an answer.
@@ -63,11 +64,10 @@ pub(super) fn census(db: &Connection) -> rusqlite::Result<Census> {
         last: NotificationId(db.query_row("SELECT coalesce(max(id), 0) FROM notification", [], |row| row.get(0))?),
         ..Census::default()
     };
-    let mut unread = db.prepare(
-        "SELECT user, channel, count(*), count(*) FILTER (WHERE delivered_ms IS NULL AND skipped IS NULL),
-                min(id) FILTER (WHERE delivered_ms IS NULL AND skipped IS NULL)
-         FROM notification WHERE read_ms IS NULL GROUP BY user, channel",
-    )?;
+    let mut unread = db.prepare(sql!(
+        "SELECT user, channel, count(*), count(*) FILTER (WHERE " WAITING "), min(id) FILTER (WHERE " WAITING ")
+         FROM notification WHERE read_ms IS NULL GROUP BY user, channel"
+    ))?;
     let mut rows = unread.query([])?;
     let mut oldest: Option<i64> = None;
     while let Some(row) = rows.next()? {
@@ -89,12 +89,11 @@ pub(super) fn census(db: &Connection) -> rusqlite::Result<Census> {
 /// The oldest waiting row of the next so many, and where the look ended.
 fn oldest_waiting(db: &Connection, from: NotificationId) -> rusqlite::Result<(Option<Oldest>, NotificationId)> {
     let last: i64 = db.query_row("SELECT coalesce(max(id), 0) FROM notification", [], |row| row.get(0))?;
-    let upto = NotificationId(last.min(from.0.saturating_add(oldest::STRIDE)));
+    let upto = NotificationId(last.min(from.0.saturating_add(OLDEST_STRIDE)));
     let found = db
-        .prepare_cached(
-            "SELECT id, created_ms FROM notification WHERE id BETWEEN ?1 AND ?2
-             AND delivered_ms IS NULL AND read_ms IS NULL AND skipped IS NULL ORDER BY id LIMIT 1",
-        )?
+        .prepare_cached(sql!(
+            "SELECT id, created_ms FROM notification WHERE id BETWEEN ?1 AND ?2 AND " WAITING " ORDER BY id LIMIT 1"
+        ))?
         .query_row([from.0, upto.0], |row| Ok(Oldest { id: NotificationId(row.get(0)?), created_ms: row.get(1)? }))
         .optional()?;
     Ok((found, upto))
@@ -336,8 +335,8 @@ fn credentials(db: &Connection, username: &str) -> rusqlite::Result<Answer> {
     Ok(Answer::Credentials { candidates, refusal_rounds: costliest.unwrap_or_default().max(DJANGO_ITERATIONS) })
 }
 
-/// What is waiting to be pushed, behind a row of its user and channel.
-const WAITING: &str = "AND n.channel = ?2 AND n.delivered_ms IS NULL AND n.read_ms IS NULL AND n.skipped IS NULL";
+/// What is waiting to be pushed, on a channel.
+const WAITING: &str = sql!("AND n.channel = ?2 AND " WAITING);
 
 /// One page of what a socket is sent before anything live.
 fn replay(db: &Connection, asked: &Backlog) -> rusqlite::Result<BacklogPage> {
@@ -356,8 +355,7 @@ fn replay(db: &Connection, asked: &Backlog) -> rusqlite::Result<BacklogPage> {
         }
     };
     page.all = all;
-    let more = "AND n.channel = ?2 AND n.id > ?3
-        AND (n.id > ?4 OR (n.delivered_ms IS NULL AND n.read_ms IS NULL AND n.skipped IS NULL))";
+    let more = sql!("AND n.channel = ?2 AND n.id > ?3 AND (n.id > ?4 OR (" WAITING "))");
     let rows = schema::of_user(sql_part!(NOTIFICATION), SHOWN, more);
     let mut statement = db.prepare_cached(&format!("{rows} ORDER BY 1"))?;
     // Behind the mark, or after `since`, a row counts whatever became of it.

@@ -135,7 +135,7 @@ pub(super) fn migrate(db: &mut Connection) -> rusqlite::Result<()> {
 macro_rules! sql {
     ($($part:tt)*) => { concat!($(sql_part!($part)),*) };
 }
-/// The column lists: what the row functions of this file read, in their order.
+/// What is written more than once; the column lists: what the row functions of this file read, in their order.
 macro_rules! sql_part {
     (NOTIFICATION) => {
         "n.id, n.user, n.channel, n.kind, n.created_ms, n.delivered_ms, n.read_ms, n.uuid, \
@@ -146,6 +146,8 @@ macro_rules! sql_part {
     (MATCH) => { "m.id, m.property, m.tenant, m.score, m.status, m.metadata, m.created_ms, m.updated_ms" };
     (PROPERTY) => { "p.owner, p.agent, p.kind, p.address, p.price, p.bedrooms, p.is_active, p.further" };
     (USER) => { "u.username, u.email, u.first_name, u.last_name, u.phone, u.user_type, u.further" };
+    // Of a notification: it waits to be pushed.
+    (WAITING) => { "delivered_ms IS NULL AND read_ms IS NULL AND skipped IS NULL" };
     ($text:literal) => { $text };
 }
 pub(crate) use {sql, sql_part};

@@ -9,7 +9,8 @@ use crate::api::views::NotificationView;
 use crate::matching::UserId;
 use crate::notification::{Channel, Content, General, Home, Notification, NotificationId, Person, foreign_uuid};
 use crate::storage::job::{Answer, Change, Fewer};
-use crate::storage::schema::{self, sql, sql_part};
+use crate::storage::queries;
+use crate::storage::schema::{self, sql_part};
 use rusqlite::{OptionalExtension, Row, params};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -96,7 +97,7 @@ impl Writer {
         general: &General,
     ) -> Applied {
         if let Some((_, known)) = uuid.map(|uuid| self.by_uuid(&uuid)).transpose()?.flatten() {
-            let row = self.whole(known.id)?;
+            let row = queries::by_id(&self.db, known.id)?;
             return Ok(Answer::Reply(Reply::ok(CREATED, row.as_ref().map(NotificationView::new))));
         }
         if self.deleted.contains(&user) {
@@ -169,7 +170,7 @@ impl Writer {
         let mut fewer = [Fewer::default(); 2];
         self.set_read(&mark, &mut fewer)?;
         self.changes.push(Change::Read { user: by, what: WhatWasRead::One(mark.uuid), fewer });
-        let row = self.whole(mark.id)?;
+        let row = queries::by_id(&self.db, mark.id)?;
         let message = "Notificación marcada como leída exitosamente";
         Ok(Answer::Reply(Reply::ok(message, row.as_ref().map(NotificationView::new))))
     }
@@ -213,8 +214,9 @@ impl Writer {
         self.fresh.clear();
         let mut fewer = [Fewer::default(); 2];
         let mut count = self.db.prepare_cached(&format!(
-            "SELECT channel, count(*), count(*) FILTER (WHERE delivered_ms IS NULL AND skipped IS NULL)
+            "SELECT channel, count(*), count(*) FILTER (WHERE {})
              FROM notification WHERE id IN ({}) AND read_ms IS NULL GROUP BY channel",
+            sql_part!(WAITING),
             schema::of_user("n.id", "", "")
         ))?;
         let mut rows = count.query([by.0])?;
@@ -265,9 +267,9 @@ impl Writer {
         let count = self
             .db
             .prepare_cached(&format!(
-                "UPDATE notification SET skipped = 1 WHERE id IN ({}) AND channel = ?2 AND id < ?3
-                 AND delivered_ms IS NULL AND read_ms IS NULL AND skipped IS NULL",
-                schema::of_user("n.id", "", "")
+                "UPDATE notification SET skipped = 1 WHERE id IN ({}) AND channel = ?2 AND id < ?3 AND {}",
+                schema::of_user("n.id", "", ""),
+                sql_part!(WAITING)
             ))?
             .execute(params![user.0, channel as i64, before.0])?;
         self.changes.push(Change::Skipped { user, channel, count: count as u32 });
@@ -289,15 +291,6 @@ impl Writer {
             "SELECT id, user, channel, created_ms, delivered_ms, read_ms, skipped, uuid FROM notification WHERE {which}"
         );
         self.db.prepare_cached(&sql)?.query_row([key], mark).optional()
-    }
-
-    pub(super) fn whole(&self, id: NotificationId) -> rusqlite::Result<Option<Notification>> {
-        self.db
-            .prepare_cached(sql!(
-                "SELECT " NOTIFICATION " FROM " NOTIFICATION_SOURCE " WHERE n.id = ?1"
-            ))?
-            .query_row([id.0], schema::notification)
-            .optional()
     }
 
     /// One stride of housekeeping. Rows lie in the order in which they were made, so it ends at the first young one.

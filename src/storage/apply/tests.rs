@@ -163,7 +163,7 @@ fn a_notification_shows_what_was_so_when_it_was_made() {
     let made = created(&changes).next().unwrap().clone();
     rows.run(put_user(TENANT, "otro"));
     rows.run(Command::DeleteProperty { id: HOME });
-    let kept = rows.writer.whole(made.id).unwrap().unwrap();
+    let kept = queries::by_id(&rows.writer.db, made.id).unwrap().unwrap();
     assert_eq!(kept, made);
     assert!(matches!(kept.content, Content::PropertyLike { tenant, .. } if tenant.username == "juan"));
 }
@@ -295,7 +295,7 @@ fn marks_count_what_they_change() {
         panic!("{changes:?}")
     };
     assert_eq!(ids, &[(property[0].id, property[0].created_ms)]);
-    let delivered_ms = rows.writer.whole(property[0].id).unwrap().unwrap().delivered_ms;
+    let delivered_ms = queries::by_id(&rows.writer.db, property[0].id).unwrap().unwrap().delivered_ms;
     assert!(rows.run(Command::MarkDelivered { user: TENANT, ids: vec![property[0].id] }).1.is_empty());
     assert!(delivered_ms.is_some());
 
@@ -323,7 +323,7 @@ fn marks_count_what_they_change() {
     assert_eq!((reply(&answer), fewer(&changes)), ((200, json!({"updated": 1})), vec![[one, NONE]]));
     let (answer, _) = rows.run(Command::MarkAllRead { by: TENANT });
     assert_eq!(reply(&answer).1, json!({"updated": 0}));
-    let first = rows.writer.whole(property[0].id).unwrap().unwrap();
+    let first = queries::by_id(&rows.writer.db, property[0].id).unwrap().unwrap();
     assert!(first.delivered_ms == delivered_ms && delivered_ms < first.read_ms, "each is set once");
     assert_eq!(rows.counts(), Counts::from([((OWNER, Channel::Tenant), (1, 1))]));
 }
