@@ -81,7 +81,7 @@ impl Log {
             ))),
             (None, Some(_)) => Err(Trouble::Log(format!(
                 "the log that this database follows is gone: {} is missing in Redis; restore Redis' data, or found a new \
-                 log as the README says",
+                 log as README, 'Several nodes', says",
                 self.founding
             ))),
             (Some(founding), None) => self.joins(redis, &founding, run, &digest),
@@ -90,7 +90,10 @@ impl Log {
                 if self.found(redis, run, &own)? || self.founding(redis)?.is_some() {
                     return match self.founding(redis)? {
                         Some(founding) => self.joins(redis, &founding, run, &digest),
-                        None => Err(Trouble::Log(format!("{} vanished", self.founding))),
+                        None => Err(Trouble::Log(format!(
+                            "{} vanished from Redis while it was read; start again",
+                            self.founding
+                        ))),
                     };
                 }
                 Err(Trouble::Log(format!(
@@ -112,7 +115,10 @@ impl Log {
         };
         match read() {
             Some(founding) => Ok(Some(founding)),
-            None => Err(Trouble::Log(format!("{} in Redis is none of habittod's", self.founding))),
+            None => Err(Trouble::Log(format!(
+                "{} in Redis is none of habittod's; choose another channel_layer.log_key",
+                self.founding
+            ))),
         }
     }
 
@@ -177,7 +183,8 @@ impl Log {
     fn lost_tail(&self, position: Position) -> String {
         format!(
             "{} has lost entries up to {position} that this database holds (a failover, or a Redis that did not sync); the \
-             nodes may differ: stop them all, and found a new log from the one that stands furthest, as the README says",
+             nodes may differ: stop them all, and found a new log from the one that stands furthest, as README, 'Several \
+             nodes', says",
             self.stream
         )
     }
@@ -196,7 +203,10 @@ impl Log {
     }
 
     fn odd(&self, what: &str) -> Trouble {
-        Trouble::Log(format!("{what} of {}: not what habittod writes", self.stream))
+        Trouble::Log(format!(
+            "{what} of {}: not what habittod writes; choose another channel_layer.log_key",
+            self.stream
+        ))
     }
 
     /// Adds an entry; `None`: the stream is not there any more.

@@ -60,8 +60,8 @@ pub enum JoinError {
     #[error("channel_layer: {0}")]
     Address(redis::RedisError),
     /// The database and the log do not go together.
-    #[error("{0}")]
-    Log(String),
+    #[error("{path}: {what}")]
+    Log { path: String, what: String },
     #[error("thread {0}: {1}")]
     Thread(&'static str, std::io::Error),
 }
@@ -106,7 +106,7 @@ impl ChannelLayer {
         if let Err(Trouble::Log(what) | Trouble::LostTail { what, .. }) = follower.first_look() {
             drop((follower, road));
             storage.close();
-            return Err(JoinError::Log(what));
+            return Err(JoinError::Log { path: database.display().to_string(), what });
         }
         let (queue, asked) = channel();
         let around = Surroundings {

@@ -82,7 +82,7 @@ fn start(
     let (layer, census) = match open.map(|open| open(entrance.post(), clock)).transpose() {
         Ok(Some((storage, census))) => match road(config, storage, entrance.post(), clock) {
             Ok(layer) => (Some(layer), census),
-            Err(e @ JoinError::Log(_)) => return complain(&e, Exit::Database),
+            Err(e @ JoinError::Log { .. }) => return complain(&e, Exit::Database),
             Err(e @ JoinError::Address(_)) => return complain(&e, Exit::Usage),
             Err(e @ JoinError::Thread(..)) => return complain(&e, Exit::Failed),
         },

@@ -107,10 +107,10 @@ pub enum Event {
         why: String,
     },
     StorageWorks,
-    LogFailing {
+    SharedLogFailing {
         why: String,
     },
-    LogWorks,
+    SharedLogWorks,
     DjangoRefused {
         cause: Unusable,
         count: u64,

@@ -303,7 +303,7 @@ impl<S> Hub<S> {
     /// The log cannot be written or read, or can be again.
     pub fn log_health(&mut self, failure: Option<String>) {
         let told = news(&mut self.log_failing, failure);
-        let event = |why: Option<String>| why.map_or(Event::LogWorks, |why| Event::LogFailing { why });
+        let event = |why: Option<String>| why.map_or(Event::SharedLogWorks, |why| Event::SharedLogFailing { why });
         self.effects.events.extend(told.map(event));
     }
 

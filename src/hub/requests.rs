@@ -315,7 +315,7 @@ impl<S> Hub<S> {
         match &self.failing {
             _ if self.drain.is_some() => Some("draining".to_owned()),
             Some(why) => Some(format!("storage: {why}")),
-            None => self.log_failing.as_ref().map(|why| format!("log: {why}")),
+            None => self.log_failing.as_ref().map(|why| format!("shared log: {why}")),
         }
     }
 

@@ -79,8 +79,8 @@ fn describe(event: &Event) -> (Level, &'static str) {
         Event::AcceptWorks => (Level::Warn, "accept_works"),
         Event::StorageFailing { .. } => (Level::Error, "storage_failing"),
         Event::StorageWorks => (Level::Warn, "storage_works"),
-        Event::LogFailing { .. } => (Level::Warn, "log_failing"),
-        Event::LogWorks => (Level::Warn, "log_works"),
+        Event::SharedLogFailing { .. } => (Level::Warn, "shared_log_failing"),
+        Event::SharedLogWorks => (Level::Warn, "shared_log_works"),
         Event::DjangoRefused { .. } => (Level::Warn, "django_refused"),
         Event::Draining { .. } => (Level::Info, "draining"),
         Event::Reloaded { restart } if restart.is_empty() => (Level::Info, "reloaded"),
@@ -162,8 +162,8 @@ fn fields(event: &Event, now: Now, line: &mut Line<'_>) {
         Event::AnswerFailed { why }
         | Event::AcceptFailing { why }
         | Event::StorageFailing { why }
-        | Event::LogFailing { why } => line.field("why", why),
-        Event::AcceptWorks | Event::StorageWorks | Event::LogWorks => {}
+        | Event::SharedLogFailing { why } => line.field("why", why),
+        Event::AcceptWorks | Event::StorageWorks | Event::SharedLogWorks => {}
         Event::DjangoRefused { cause, count } => {
             line.field("cause", cause.as_str());
             line.field("count", count);

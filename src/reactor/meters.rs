@@ -272,8 +272,8 @@ impl Meters {
             | Event::AcceptWorks
             | Event::StorageFailing { .. }
             | Event::StorageWorks
-            | Event::LogFailing { .. }
-            | Event::LogWorks
+            | Event::SharedLogFailing { .. }
+            | Event::SharedLogWorks
             | Event::Draining { .. }
             | Event::Reloaded { .. }
             | Event::NotReloaded { .. }

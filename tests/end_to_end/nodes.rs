@@ -98,7 +98,7 @@ fn without_redis_writes_wait_for_it_and_nothing_else_does() {
     let refused = a.call("POST", "/api/properties/10/like/", &user(2), Value::Null);
     assert_eq!(refused.status, 503);
     assert!(refused.head.contains("Retry-After: "), "{}", refused.head);
-    a.until(503, "log: ");
+    a.until(503, "shared log: ");
     assert_eq!(device.so_far(), Vec::<Value>::new());
     assert_eq!(a.call("GET", "/api/users/me/", &user(2), Value::Null).status, 200);
     assert_eq!(types(&a.connect("tenant", 2).all()), ["connection_established"]);
@@ -112,7 +112,7 @@ fn without_redis_writes_wait_for_it_and_nothing_else_does() {
     redis.signal("-STOP");
     let body = json!({"user": 1, "channel": "property", "message": "slow"});
     assert_eq!(a.call("POST", "/api/notifications/", &service(), body).status, 503);
-    a.until(503, "log: ");
+    a.until(503, "shared log: ");
     redis.signal("-CONT");
     a.until(200, "ready");
     assert_eq!(device.next().unwrap()["message"], "slow");
@@ -228,7 +228,7 @@ fn over_tcp_by_host_and_port_or_as_a_user_of_redis() {
     b.like(2, 10);
     agree(&[&a, &b]);
     let stranger = Server::start_with(&by_url("guessed"));
-    stranger.until(503, "log: ");
+    stranger.until(503, "shared log: ");
     assert!(!stranger.ready().body.to_string().contains("guessed"));
 }
 

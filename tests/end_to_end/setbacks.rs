@@ -147,7 +147,7 @@ fn receipts_made_while_redis_is_away_are_sent_later() {
     a.put_world();
     a.like(2, 10);
     redis.stop();
-    a.until(503, "log: ");
+    a.until(503, "shared log: ");
     // What waits is sent all the same, and what came of it is kept.
     assert_eq!(types(&a.connect("property", 1).all()), ["connection_established", "property_like"]);
     until_shown(&a, KEPT, |kept| kept == 1.0);
@@ -171,7 +171,7 @@ fn a_redis_without_memory_is_one_that_says_no_until_it_has_some() {
     a.put_world();
     redis.call(&["CONFIG", "SET", "maxmemory", "1"]);
     assert_refused(&post(a.address, "refused").unwrap());
-    a.until(503, "log: ");
+    a.until(503, "shared log: ");
     assert_eq!(total(&a), 0);
     redis.call(&["CONFIG", "SET", "maxmemory", "0"]);
     a.until(200, "ready");

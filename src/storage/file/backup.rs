@@ -19,7 +19,9 @@ const STEP_PAGES: i32 = 1_024;
 pub enum BackupError {
     #[error(transparent)]
     Source(#[from] OpenError),
-    #[error("{path}: there is no database yet, so there is nothing to copy")]
+    #[error(
+        "{path}: no database there; run this where the server runs, or name it by --config or HABITTOD_STORAGE_PATH"
+    )]
     Absent { path: String },
     #[error("{path}: {what}")]
     Target { path: String, what: String },

@@ -361,6 +361,7 @@ fn a_backup_is_a_whole_database_of_its_own() {
     let copy = folder.path().join("copy.db");
     let absent = backup(&path, &copy).unwrap_err();
     assert!(matches!(absent, BackupError::Absent { .. }), "{absent}");
+    assert!(absent.to_string().starts_with('/'), "{absent}");
     assert!(all_of(&folder).is_empty());
 
     made(&path);
