@@ -4,13 +4,13 @@
 use super::address::{Address, is_broken};
 use super::entry::Commands;
 use super::follower::Stand;
-use super::log::{Log, Trouble};
-use super::road::{Road, Room, Sent, Side, Waiting};
+use super::road::{Asker, Road, Room, Sent, Side};
+use super::stream::{Log, Trouble};
 use crate::api::command::Command;
 use crate::clock::Clock;
 use crate::storage::gather::{Takes, top_up};
 use crate::storage::job::{Ask, Errand, Job};
-use crate::storage::log::{Progress, Tag};
+use crate::storage::mark::{Progress, Tag};
 use redis::{Connection, cmd};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -224,8 +224,8 @@ impl Appender {
         let tag = self.tag();
         let Batch { jobs, commands, asks, .. } = batch;
         let until_us = self.clock.now().monotonic_us + 2 * self.address.timeout.as_micros() as u64;
-        let waiting = jobs.iter().map(Waiting::from).collect();
-        self.road.sending(tag.number, Sent { waiting, asks, until_us, room });
+        let askers = jobs.iter().map(Asker::from).collect();
+        self.road.sending(tag.number, Sent { askers, asks, until_us, room });
         let failure = self.append(tag, commands);
         // What went wrong may have been done all the same, and be here already.
         if let Some(why) = &failure
@@ -256,15 +256,15 @@ impl Appender {
 
     /// Whoever waits hears so; receipts are kept for later.
     fn refuse(&mut self, jobs: Vec<Job>, asks: Vec<Ask>, room: Room, why: &str) {
-        let waiting = jobs.iter().map(Waiting::from).collect();
+        let askers = jobs.iter().map(Asker::from).collect();
         jobs.into_iter().filter(|job| job.ticket.is_none()).for_each(|job| self.parked.add(job.command));
-        self.road.give_up(Sent { waiting, asks, until_us: 0, room }, why);
+        self.road.give_up(Sent { askers, asks, until_us: 0, room }, why);
     }
 
     fn refuse_now(&mut self, batch: Batch, why: &str) {
-        let waiting: Vec<Waiting> = batch.jobs.iter().map(Waiting::from).collect();
+        let askers: Vec<Asker> = batch.jobs.iter().map(Asker::from).collect();
         batch.jobs.into_iter().filter(|job| job.ticket.is_none()).for_each(|job| self.parked.add(job.command));
-        self.road.refuse(waiting, batch.asks, why);
+        self.road.refuse(askers, batch.asks, why);
     }
 
     /// Sends what may be sent again, for nobody in particular.

@@ -3,11 +3,11 @@
 
 use super::address::Address;
 use super::entry::decode;
-use super::log::{Log, Raw, Trouble};
 use super::road::{CATCHING_UP, Road, Side};
+use super::stream::{Log, Raw, Trouble};
 use crate::clock::Clock;
 use crate::storage::file;
-use crate::storage::log::{Entry, Mark, Position, Progress};
+use crate::storage::mark::{Entry, Mark, Position, Progress};
 use redis::{Connection, cmd};
 use std::collections::VecDeque;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! Owns what is shown of the shared log: how many commands wait for it, and how far this node is behind its end. Numbers
 //! that the threads leave for whoever looks. Never decides anything by them. Enter at [`Load::shown`].
 
-use crate::storage::log::Position;
+use crate::storage::mark::Position;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 

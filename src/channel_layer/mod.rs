@@ -7,8 +7,8 @@ mod django;
 mod entry;
 mod follower;
 mod load;
-mod log;
 mod road;
+mod stream;
 
 pub use load::SharedLogLoad;
 
@@ -22,13 +22,13 @@ use address::Address;
 use appender::{Appender, Asked};
 use django::{Django, Surroundings};
 use follower::{Follower, Keeping, Recent, Stand};
-use log::{Log, Trouble};
 use road::Road;
 use rustix::process::{Resource, getrlimit};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
+use stream::{Log, Trouble};
 use uuid::Uuid;
 
 /// Descriptors that listening to Django's core layer takes: what is configured, but no more than a quarter of all.

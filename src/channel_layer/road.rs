@@ -5,7 +5,7 @@ use super::load::Load;
 use crate::inbox::{Letter, Postbox};
 use crate::storage::Desk;
 use crate::storage::job::{Answer, Ask, Errand, Job, Outcome, Ticket};
-use crate::storage::log::Entry;
+use crate::storage::mark::Entry;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -39,7 +39,7 @@ struct State {
 
 /// Who waits for an entry.
 pub(super) struct Sent {
-    pub waiting: Vec<Waiting>,
+    pub askers: Vec<Asker>,
     pub asks: Vec<Ask>,
     /// When waiting ends (monotonic µs).
     pub until_us: u64,
@@ -47,12 +47,12 @@ pub(super) struct Sent {
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Waiting {
+pub(super) struct Asker {
     pub ticket: Option<Ticket>,
     pub asked_us: u64,
 }
 
-impl From<&Job> for Waiting {
+impl From<&Job> for Asker {
     fn from(job: &Job) -> Self {
         Self { ticket: job.ticket, asked_us: job.asked_us }
     }
@@ -184,8 +184,8 @@ impl Road {
     pub(super) fn arrived(&self, own: Option<u64>, mut entry: Entry) {
         let mut state = self.state();
         if let Some(sent) = own.and_then(|number| state.sent.remove(&number)) {
-            for (job, waiting) in entry.jobs.iter_mut().zip(sent.waiting) {
-                (job.ticket, job.asked_us) = (waiting.ticket, waiting.asked_us);
+            for (job, asker) in entry.jobs.iter_mut().zip(sent.askers) {
+                (job.ticket, job.asked_us) = (asker.ticket, asker.asked_us);
             }
             entry.ours = true;
             entry.asks = sent.asks;
@@ -208,20 +208,20 @@ impl Road {
 
     /// Nobody waits any more.
     pub(super) fn give_up(&self, sent: Sent, why: &str) {
-        self.refuse(sent.waiting, sent.asks, why);
+        self.refuse(sent.askers, sent.asks, why);
     }
 
     /// Those who wait hear that it was not done, or that it is not known; questions go on without.
-    pub(super) fn refuse(&self, waiting: Vec<Waiting>, asks: Vec<Ask>, why: &str) {
-        let outcome = |Waiting { ticket, asked_us }| Outcome {
+    pub(super) fn refuse(&self, askers: Vec<Asker>, asks: Vec<Ask>, why: &str) {
+        let outcome = |Asker { ticket, asked_us }| Outcome {
             ticket,
             answer: if ticket.is_some() { Answer::Failed(why.to_owned()) } else { Answer::Nothing },
             changes: Vec::new(),
             asked_us,
             ours: true,
         };
-        if !waiting.is_empty() {
-            self.post.post(Letter::Answered(waiting.into_iter().map(outcome).collect()));
+        if !askers.is_empty() {
+            self.post.post(Letter::Answered(askers.into_iter().map(outcome).collect()));
         }
         asks.into_iter().for_each(|ask| self.desk.leave(Errand::ReadAfter(ask)));
     }

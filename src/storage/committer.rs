@@ -8,7 +8,7 @@ use super::Depth;
 use super::apply::Writer;
 use super::gather::{Takes, top_up};
 use super::job::{Answer, Ask, Change, Errand, Job, Outcome, Pulse};
-use super::log::{Entry, Mark, Progress};
+use super::mark::{Entry, Mark, Progress};
 use super::place::Place;
 use crate::clock::Clock;
 use crate::inbox::{Letter, Postbox};
@@ -360,7 +360,7 @@ mod tests {
     use crate::api::command::{Command, Query};
     use crate::matching::UserId;
     use crate::storage::job::Ticket;
-    use crate::storage::log::{Position, Tag};
+    use crate::storage::mark::{Position, Tag};
     use std::sync::mpsc::channel;
     use uuid::Uuid;
 

@@ -4,7 +4,7 @@
 use super::apply::Writer;
 use super::file::{DatabaseFile, OpenError, explain};
 use super::job::Job;
-use super::log::Mark;
+use super::mark::Mark;
 use super::schema::status_number;
 use crate::api::command::Command;
 use crate::api::directory::{self, FieldError};

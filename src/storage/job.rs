@@ -1,6 +1,6 @@
 //! Owns what goes to the storage threads and what comes back. Never runs one. Enter at [`Job`] and [`Outcome`].
 
-use super::log::Entry;
+use super::mark::Entry;
 use crate::api::command::{Command, Query};
 use crate::api::frames::WhatWasRead;
 use crate::api::reply::Reply;

@@ -59,9 +59,9 @@ struct Common {
 }
 
 /// Room for one bundle; given back when it goes.
-struct Room(Arc<Mutex<Receiver<()>>>);
+struct BundleRoom(Arc<Mutex<Receiver<()>>>);
 
-impl Drop for Room {
+impl Drop for BundleRoom {
     fn drop(&mut self) {
         // There is one, put there when this was made.
         let _ = self.0.lock().unwrap_or_else(PoisonError::into_inner).try_recv();
@@ -81,7 +81,7 @@ impl Common {
     fn relay(&self, commands: Vec<Command>) {
         let mut commands = commands.into_iter().peekable();
         while commands.peek().is_some() && self.bundles.0.send(()).is_ok() {
-            let room = Box::new(Room(Arc::clone(&self.bundles.1)));
+            let room = Box::new(BundleRoom(Arc::clone(&self.bundles.1)));
             let commands: Vec<Command> = commands.by_ref().take(BUNDLE).collect();
             self.road.load.add(commands.len());
             // The thread that appends outlives this one.

@@ -3,7 +3,7 @@
 
 use super::address::is_broken;
 use super::entry::VERSION;
-use crate::storage::log::{Mark, Position, Tag};
+use crate::storage::mark::{Mark, Position, Tag};
 use redis::{Connection, FromRedisValue, RedisError, RedisResult, Value, cmd};
 use std::collections::HashMap;
 use uuid::Uuid;
