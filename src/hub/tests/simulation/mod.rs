@@ -114,6 +114,14 @@ impl World {
         self.turn();
     }
 
+    /// What they were for may come again, on sockets that connect later and on those that are there already.
+    fn forget_lost_receipts(&mut self) {
+        self.ledger.forget_lost_receipts(&self.stage.store);
+        for socket in &mut self.sockets {
+            socket.settled.retain(|id| self.ledger.acknowledged.contains(id));
+        }
+    }
+
     fn turn(&mut self) {
         let known = self.stage.hub.committed;
         self.stage.turn();
@@ -288,7 +296,7 @@ impl World {
         }
         self.stage.store.commit(count);
         self.ledger.refresh(&self.stage.store);
-        self.ledger.forget_lost_receipts(&self.stage.store);
+        self.forget_lost_receipts();
     }
 
     fn read_storage(&mut self) {
@@ -332,7 +340,7 @@ impl World {
         let chunk = self.stage.chunk;
         self.stage = Stage::new(rules(&self.config), store, self.stage.now, self.random.next());
         self.stage.chunk = chunk;
-        self.ledger.forget_lost_receipts(&self.stage.store);
+        self.forget_lost_receipts();
     }
 
     /// Everything that can go on without time does.
