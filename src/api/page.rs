@@ -3,10 +3,10 @@
 
 use super::reply::Reply;
 use crate::http::form_pairs;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// Which page, and what its links are made of.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageRequest {
     /// From 1.
     pub page: u64,

@@ -24,6 +24,7 @@ const ENTRIES_UNDER_WAY: usize = 3;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// After so long a connection is tried before it is used.
 const IDLE_US: u64 = 1_000_000;
+
 /// What is handed to this thread.
 pub(super) enum Asked {
     Errand(Errand),

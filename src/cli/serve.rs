@@ -26,7 +26,8 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-/// Descriptors that are not connections: files, listeners, pipes.
+/// Descriptors that are not open connections: files, listeners, pipes, and connections that are only turned away
+/// (`hub::lifecycle::BEYOND_MAX`).
 const RESERVED_DESCRIPTORS: usize = 64;
 /// How long the loop may take to obey.
 const RELOADED_WITHIN: Duration = Duration::from_secs(10);

@@ -12,7 +12,7 @@ mod target;
 pub mod upgrade;
 
 pub use reader::{BodyLength, Limits, Reader, Stage, Step};
-pub use request::{HEADERS_MAX, Head, Method, Request, form_pairs};
+pub use request::{Head, Method, Request, form_pairs};
 pub use response::{CONTINUE, Response, Terms, http_date};
 
 /// What is wrong with the bytes. Where the next request would begin is unknown then: answer, and close.

@@ -11,7 +11,7 @@ use super::{BodyLength, Terms};
 use memchr::{memchr, memchr_iter, memchr2};
 
 /// Header lines of one request.
-pub const HEADERS_MAX: usize = 64;
+const HEADERS_MAX: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {

@@ -1,9 +1,7 @@
 //! Owns the table of transitions of a match. Never writes one: it says what would follow. Enter at [`decide`].
 
-use serde::{Deserialize, Serialize};
-
 /// Where a match stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// Proposed by the matching engine; nobody has acted.
     Suggested,
@@ -13,7 +11,7 @@ pub enum Status {
 }
 
 /// Who said no. A tenant may change their mind; the owner's no stands until the owner accepts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejecter {
     Tenant,
     Owner,
@@ -33,7 +31,7 @@ impl Status {
 }
 
 /// What somebody does to a match. "Owner" is whoever answers for the property: its owner or its agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Move {
     /// A like, or the tenant's accept: the same thing.
     TenantLikes,
@@ -48,7 +46,7 @@ pub enum Verdict {
     /// The match takes this status and these people hear of it.
     Becomes(Status, Telling),
     /// Nothing changes and nobody hears of it.
-    Unchanged(Status),
+    Unchanged,
     Refused(Refusal),
 }
 
@@ -81,18 +79,18 @@ pub fn decide(before: Option<Status>, action: Move) -> Verdict {
     use Verdict::{Becomes, Refused, Unchanged};
     match (action, before) {
         (Move::TenantLikes, None | Some(Suggested | Rejected(Tenant))) => Becomes(Pending, Telling::Keepers),
-        (Move::TenantLikes, Some(same)) => Unchanged(same),
+        (Move::TenantLikes, Some(_)) => Unchanged,
 
         // A tenant's "no" does not wipe out the owner's: it would open the way to a new like.
-        (Move::TenantRejects, Some(same @ Rejected(_))) => Unchanged(same),
+        (Move::TenantRejects, Some(Rejected(_))) => Unchanged,
         (Move::TenantRejects, _) => Becomes(Rejected(Tenant), Telling::Nobody),
 
         (Move::OwnerAccepts | Move::OwnerRejects, None) => Refused(Refusal::NoMatch),
         (Move::OwnerAccepts, Some(Pending | Rejected(Owner))) => Becomes(Accepted, Telling::Both),
-        (Move::OwnerAccepts, Some(Accepted)) => Unchanged(Accepted),
+        (Move::OwnerAccepts, Some(Accepted)) => Unchanged,
         (Move::OwnerAccepts, Some(Suggested | Rejected(Tenant))) => Refused(Refusal::NotRequested),
 
-        (Move::OwnerRejects, Some(same @ Rejected(Owner))) => Unchanged(same),
+        (Move::OwnerRejects, Some(Rejected(Owner))) => Unchanged,
         (Move::OwnerRejects, Some(Suggested)) => Becomes(Rejected(Owner), Telling::Nobody),
         (Move::OwnerRejects, Some(_)) => Becomes(Rejected(Owner), Telling::Tenant),
     }
@@ -115,22 +113,22 @@ mod tests {
     cells! {
         like_of_nothing: None, TenantLikes => Becomes(Pending, Telling::Keepers);
         like_of_suggested: Some(Suggested), TenantLikes => Becomes(Pending, Telling::Keepers);
-        like_of_pending: Some(Pending), TenantLikes => Unchanged(Pending);
-        like_of_accepted: Some(Accepted), TenantLikes => Unchanged(Accepted);
+        like_of_pending: Some(Pending), TenantLikes => Unchanged;
+        like_of_accepted: Some(Accepted), TenantLikes => Unchanged;
         like_after_own_rejection: Some(Rejected(Tenant)), TenantLikes => Becomes(Pending, Telling::Keepers);
-        like_after_the_owners_rejection: Some(Rejected(Owner)), TenantLikes => Unchanged(Rejected(Owner));
+        like_after_the_owners_rejection: Some(Rejected(Owner)), TenantLikes => Unchanged;
 
         tenant_rejects_nothing: None, TenantRejects => Becomes(Rejected(Tenant), Telling::Nobody);
         tenant_rejects_suggested: Some(Suggested), TenantRejects => Becomes(Rejected(Tenant), Telling::Nobody);
         tenant_rejects_pending: Some(Pending), TenantRejects => Becomes(Rejected(Tenant), Telling::Nobody);
         tenant_rejects_accepted: Some(Accepted), TenantRejects => Becomes(Rejected(Tenant), Telling::Nobody);
-        tenant_rejects_again: Some(Rejected(Tenant)), TenantRejects => Unchanged(Rejected(Tenant));
-        tenant_rejects_after_the_owner: Some(Rejected(Owner)), TenantRejects => Unchanged(Rejected(Owner));
+        tenant_rejects_again: Some(Rejected(Tenant)), TenantRejects => Unchanged;
+        tenant_rejects_after_the_owner: Some(Rejected(Owner)), TenantRejects => Unchanged;
 
         owner_accepts_nothing: None, OwnerAccepts => Refused(Refusal::NoMatch);
         owner_accepts_suggested: Some(Suggested), OwnerAccepts => Refused(Refusal::NotRequested);
         owner_accepts_pending: Some(Pending), OwnerAccepts => Becomes(Accepted, Telling::Both);
-        owner_accepts_again: Some(Accepted), OwnerAccepts => Unchanged(Accepted);
+        owner_accepts_again: Some(Accepted), OwnerAccepts => Unchanged;
         owner_accepts_after_the_tenants_no: Some(Rejected(Tenant)), OwnerAccepts => Refused(Refusal::NotRequested);
         owner_accepts_after_own_rejection: Some(Rejected(Owner)), OwnerAccepts => Becomes(Accepted, Telling::Both);
 
@@ -139,6 +137,6 @@ mod tests {
         owner_rejects_pending: Some(Pending), OwnerRejects => Becomes(Rejected(Owner), Telling::Tenant);
         owner_rejects_accepted: Some(Accepted), OwnerRejects => Becomes(Rejected(Owner), Telling::Tenant);
         owner_rejects_after_the_tenants_no: Some(Rejected(Tenant)), OwnerRejects => Becomes(Rejected(Owner), Telling::Tenant);
-        owner_rejects_again: Some(Rejected(Owner)), OwnerRejects => Unchanged(Rejected(Owner));
+        owner_rejects_again: Some(Rejected(Owner)), OwnerRejects => Unchanged;
     }
 }

@@ -135,7 +135,7 @@ pub(super) fn migrate(db: &mut Connection) -> rusqlite::Result<()> {
 macro_rules! sql {
     ($($part:tt)*) => { concat!($(sql_part!($part)),*) };
 }
-/// What is written more than once; the column lists: what the row functions of this file read, in their order.
+/// What stands in several statements. A column list holds what its row function of this file reads, in its order.
 macro_rules! sql_part {
     (NOTIFICATION) => {
         "n.id, n.user, n.channel, n.kind, n.created_ms, n.delivered_ms, n.read_ms, n.uuid, \

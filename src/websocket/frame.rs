@@ -17,14 +17,12 @@ const HEADER_MAX_BYTES: usize = 10;
 
 /// The close codes that this server sends (RFC 6455 7.4.1, the IANA registry, and its own from 4000 on).
 pub mod close {
-    pub const NORMAL: u16 = 1000;
     pub const GOING_AWAY: u16 = 1001;
     pub const PROTOCOL: u16 = 1002;
     pub const UNSUPPORTED: u16 = 1003;
     pub const NOT_UTF8: u16 = 1007;
     pub const POLICY: u16 = 1008;
     pub const TOO_BIG: u16 = 1009;
-    pub const INTERNAL: u16 = 1011;
     pub const TRY_AGAIN: u16 = 1013;
     pub const TOKEN_EXPIRED: u16 = 4401;
     pub const DEACTIVATED: u16 = 4403;

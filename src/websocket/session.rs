@@ -71,7 +71,7 @@ impl Fault {
         }
     }
 
-    /// The same in words, for the close frame and the log. Holds nothing that the peer sent.
+    /// The same in words, for the close frame. Holds nothing that the peer sent.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {

@@ -216,3 +216,6 @@ fn insert_last(
     }
     Ok(count)
 }
+
+#[cfg(test)]
+mod tests;

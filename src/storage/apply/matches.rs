@@ -69,11 +69,11 @@ impl Writer {
     ) -> rusqlite::Result<Result<Match, Reply>> {
         let (status, telling) = match (decide(before.as_ref().map(|m| m.status), action), before.as_ref()) {
             (Verdict::Becomes(status, telling), _) => (status, telling),
-            (Verdict::Unchanged(_), Some(same)) => return Ok(Ok(same.clone())),
+            (Verdict::Unchanged, Some(same)) => return Ok(Ok(same.clone())),
             (Verdict::Refused(Refusal::NotRequested), _) => {
                 return Ok(Err(Reply::refused(400, "El inquilino no ha solicitado esta propiedad")));
             }
-            (Verdict::Unchanged(_) | Verdict::Refused(Refusal::NoMatch), _) => return Ok(Err(no_match())),
+            (Verdict::Unchanged | Verdict::Refused(Refusal::NoMatch), _) => return Ok(Err(no_match())),
         };
         let now = match before {
             Some(before) => {
