@@ -3,6 +3,7 @@
 use crate::described;
 use crate::server::{PATIENCE, Server};
 use serde_json::{Value, json};
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
 use tungstenite::protocol::CloseFrame;
 use tungstenite::{Error, Message, WebSocket};
@@ -50,6 +51,7 @@ impl Device {
                 }
                 Ok(Message::Close(frame)) => return Err(frame.map_or(1005, |frame| frame.code.into())),
                 Ok(_) => {}
+                Err(Error::Io(e)) if e.kind() == ErrorKind::WouldBlock => panic!("nothing came for {PATIENCE:?}"),
                 Err(_) => return Err(1006),
             }
         }

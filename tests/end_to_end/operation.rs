@@ -3,8 +3,8 @@
 use crate::crowd::{Crowd, Heard};
 use crate::server::{Server, command, service, user};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use serde_json::json;
-use std::collections::HashMap;
+use serde_json::{Value, json};
+use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
@@ -112,6 +112,8 @@ fn a_stop_loses_and_doubles_nothing() {
     let mut answer = String::new();
     half.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 201 "), "a request in hand is finished: {answer}");
+    // Who is too slow with a receipt is closed without, and told again. The server knows of whom it closed so.
+    let owing: HashSet<usize> = server.read_log().iter().filter_map(|line| closed_owing(line)).collect();
     assert_eq!(server.wait().code(), Some(0));
 
     server.restart();
@@ -134,9 +136,17 @@ fn a_stop_loses_and_doubles_nothing() {
     }
     for id in 1..=CROWD {
         for text in ["before", "in hand", "after"] {
-            assert_eq!(got.get(&(id, text.to_owned())), Some(&1), "user {id}: {text}");
+            let times = got.get(&(id, text.to_owned())).copied().unwrap_or_default();
+            assert!(times == 1 || times == 2 && owing.contains(&id), "user {id}: {text} {times} times");
         }
     }
+}
+
+/// The user of a socket that was closed with a receipt outstanding, if this line of the log says so.
+fn closed_owing(line: &str) -> Option<usize> {
+    let line: Value = serde_json::from_str(line).unwrap();
+    let owes = line["event"] == "connection_closed" && line["unacknowledged"] != 0;
+    owes.then(|| line["user"].as_u64().unwrap() as usize)
 }
 
 /// The answer to a request on a connection that is kept.
@@ -186,8 +196,7 @@ fn a_backup_of_a_running_server_is_restored() {
     drop(server);
     assert_eq!(command(restored.path(), &["check"]).code, 0);
     let mut server = Server::start_in::<&str>(restored, &[]);
-    let total =
-        server.call("GET", "/api/notifications/my/", &user(1), serde_json::Value::Null).body["data"]["total"].clone();
+    let total = server.call("GET", "/api/notifications/my/", &user(1), Value::Null).body["data"]["total"].clone();
     assert!((50..=200).contains(&total.as_u64().unwrap()), "{total}");
     server.kill();
     for name in ["habittod.db", "habittod.db-wal", "habittod.db-shm"] {
@@ -236,7 +245,7 @@ fn a_notification_is_explained_with_and_without_its_server() {
     assert_eq!(owner.next().unwrap()["type"], "notification_read");
     says(&server, "1", "Z  delivered: a device has it\n");
     says(&server, "1", "Z  read\n");
-    let public = server.call("GET", "/explain/1", "", serde_json::Value::Null);
+    let public = server.call("GET", "/explain/1", "", Value::Null);
     assert_eq!(public.status, 404, "not for the public");
     for (id, code, what) in [("99", 1, "there never was one"), ("x", 2, "a number or a UUID")] {
         let said = server.command(&["explain", id]);

@@ -92,7 +92,11 @@ impl Server {
     /// Stops it well; what it logged since it started.
     pub(crate) fn stop_and_read_log(&mut self) -> Vec<String> {
         self.signal("-TERM");
-        self.wait();
+        self.read_log()
+    }
+
+    /// What it logged since it started; ends when it does.
+    pub(crate) fn read_log(&mut self) -> Vec<String> {
         std::mem::replace(&mut self.log, std::thread::spawn(Vec::new)).join().unwrap()
     }
 
