@@ -4,7 +4,7 @@ use crate::server::{PATIENCE, Server, user};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use serde_json::Value;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use tungstenite::protocol::Role;
 use tungstenite::{Error, Message, WebSocket};
 
@@ -43,7 +43,9 @@ impl Crowd {
     /// Waits for sockets that have something, and gives all that they have to `each`, with their users.
     pub(crate) fn turn(&mut self, mut each: impl FnMut(usize, Heard)) {
         let mut events = Events::with_capacity(1_024);
-        self.poll.poll(&mut events, Some(PATIENCE)).unwrap();
+        while let Err(e) = self.poll.poll(&mut events, Some(PATIENCE)) {
+            assert_eq!(e.kind(), ErrorKind::Interrupted, "{e}");
+        }
         assert!(!events.is_empty(), "nothing happens");
         events.iter().for_each(|event| self.read(event.token().0, &mut each));
     }
@@ -63,7 +65,7 @@ impl Crowd {
                     each(id, Heard::Closed(frame.map_or(1005, |frame| frame.code.into())));
                 }
                 Ok(_) => {}
-                Err(Error::Io(e)) if e.kind() == std::io::ErrorKind::WouldBlock => return,
+                Err(Error::Io(e)) if e.kind() == ErrorKind::WouldBlock => return,
                 Err(_) => {
                     self.sockets[id - 1] = None;
                     each(id, Heard::Closed(1006));

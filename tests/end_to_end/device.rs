@@ -3,21 +3,53 @@
 use crate::described;
 use crate::server::{PATIENCE, Server};
 use serde_json::{Value, json};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use tungstenite::protocol::CloseFrame;
 use tungstenite::{Error, Message, WebSocket};
 
 pub(crate) struct Device {
-    socket: WebSocket<TcpStream>,
+    socket: WebSocket<Patient>,
     channel: String,
+}
+
+/// A stream that waits for so long. A wait that may end is also ended by a process that is stopped and goes on
+/// (signal(7)): the client would take that for the end of its socket.
+struct Patient(TcpStream);
+
+impl Patient {
+    fn connect(address: SocketAddr) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self(stream))
+    }
+}
+
+impl Read for Patient {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            match self.0.read(into) {
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                done => return done,
+            }
+        }
+    }
+}
+
+impl Write for Patient {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
 }
 
 impl Device {
     /// The status of the refusal, if it is one.
     pub(crate) fn connect(server: &Server, channel: &str, user: i64, token: &str, more: &str) -> Result<Self, u16> {
-        let stream = TcpStream::connect(server.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let stream = Patient::connect(server.address).unwrap();
         let url = format!("ws://{}/ws/{channel}-notifications/{user}/?token={token}{more}", server.address);
         match tungstenite::client(url, stream) {
             Ok((socket, _)) => Ok(Self { socket, channel: channel.to_owned() }),
@@ -28,8 +60,7 @@ impl Device {
 
     /// `None` where nobody listens, or not for us.
     pub(crate) fn try_connect(address: SocketAddr, channel: &str, user: i64) -> Option<Self> {
-        let stream = TcpStream::connect(address).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let stream = Patient::connect(address).ok()?;
         let token = crate::server::user(user);
         let url = format!("ws://{address}/ws/{channel}-notifications/{user}/?token={token}");
         tungstenite::client(url, stream).ok().map(|(socket, _)| Self { socket, channel: channel.to_owned() })
@@ -37,7 +68,7 @@ impl Device {
 
     /// Another handle of its stream, to end it from elsewhere.
     pub(crate) fn stream(&self) -> TcpStream {
-        self.socket.get_ref().try_clone().unwrap()
+        self.socket.get_ref().0.try_clone().unwrap()
     }
 
     /// The next message, or the code with which the server closed.
@@ -52,7 +83,11 @@ impl Device {
                 Ok(Message::Close(frame)) => return Err(frame.map_or(1005, |frame| frame.code.into())),
                 Ok(_) => {}
                 Err(Error::Io(e)) if e.kind() == ErrorKind::WouldBlock => panic!("nothing came for {PATIENCE:?}"),
-                Err(_) => return Err(1006),
+                #[allow(clippy::print_stdout, reason = "shown with a test that fails")]
+                Err(e) => {
+                    println!("the socket ended: {e}");
+                    return Err(1006);
+                }
             }
         }
     }

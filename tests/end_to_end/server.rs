@@ -195,10 +195,15 @@ impl Server {
     }
 }
 
+#[allow(clippy::print_stdout, reason = "shown with a test that fails")]
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        if std::thread::panicking() {
+            let log = std::mem::replace(&mut self.log, std::thread::spawn(Vec::new)).join().unwrap_or_default();
+            println!("the last that it logged:\n{}", log[log.len().saturating_sub(30)..].join("\n"));
+        }
     }
 }
 
@@ -255,7 +260,8 @@ pub(crate) fn command(folder: &Path, args: &[&str]) -> Said {
         .args(args)
         .current_dir(folder)
         .env("HABITTOD_AUTH_SECRET", SECRET)
-        .env("HABITTOD_SERVER_LISTEN", "127.0.0.1:0");
+        .env("HABITTOD_SERVER_LISTEN", "127.0.0.1:0")
+        .env("HABITTOD_SERVER_ADMIN_LISTEN", "127.0.0.1:0");
     Said::by(&mut command)
 }
 
