@@ -60,10 +60,7 @@ pub(super) fn answer(db: &Connection, query: &Query) -> rusqlite::Result<Answer>
 
 /// What the hub counts in memory, as the rows have it.
 pub(super) fn census(db: &Connection) -> rusqlite::Result<Census> {
-    let mut census = Census {
-        last: NotificationId(db.query_row("SELECT coalesce(max(id), 0) FROM notification", [], |row| row.get(0))?),
-        ..Census::default()
-    };
+    let mut census = Census { last: newest(db)?, ..Census::default() };
     let mut unread = db.prepare(sql!(
         "SELECT user, channel, count(*), count(*) FILTER (WHERE " WAITING "), min(id) FILTER (WHERE " WAITING ")
          FROM notification WHERE read_ms IS NULL GROUP BY user, channel"
@@ -86,10 +83,15 @@ pub(super) fn census(db: &Connection) -> rusqlite::Result<Census> {
     Ok(census)
 }
 
+/// The newest row of all; 0 where there is none.
+fn newest(db: &Connection) -> rusqlite::Result<NotificationId> {
+    db.prepare_cached("SELECT coalesce(max(id), 0) FROM notification")?
+        .query_row([], |row| row.get(0).map(NotificationId))
+}
+
 /// The oldest waiting row of the next so many, and where the look ended.
 fn oldest_waiting(db: &Connection, from: NotificationId) -> rusqlite::Result<(Option<Oldest>, NotificationId)> {
-    let last: i64 = db.query_row("SELECT coalesce(max(id), 0) FROM notification", [], |row| row.get(0))?;
-    let upto = NotificationId(last.min(from.0.saturating_add(OLDEST_STRIDE)));
+    let upto = newest(db)?.min(NotificationId(from.0.saturating_add(OLDEST_STRIDE)));
     let found = db
         .prepare_cached(sql!(
             "SELECT id, created_ms FROM notification WHERE id BETWEEN ?1 AND ?2 AND " WAITING " ORDER BY id LIMIT 1"
@@ -340,8 +342,7 @@ const WAITING: &str = sql!("AND n.channel = ?2 AND " WAITING);
 
 /// One page of what a socket is sent before anything live.
 fn replay(db: &Connection, asked: &Backlog) -> rusqlite::Result<BacklogPage> {
-    let upto = db.query_row("SELECT coalesce(max(id), 0) FROM notification", [], |row| row.get(0))?;
-    let mut page = BacklogPage { upto: NotificationId(upto), ..BacklogPage::default() };
+    let mut page = BacklogPage { upto: newest(db)?, ..BacklogPage::default() };
     let since = match asked.from {
         From::Since(uuid) => by_uuid(db, &uuid)?.filter(|n| n.user == asked.user && n.channel == asked.channel),
         From::Waiting | From::After { .. } => None,

@@ -412,3 +412,18 @@ fn a_backup_beside_a_writer_is_of_one_moment() {
     });
     assert_eq!(digest(&path).unwrap(), Some(digest_of(&db).unwrap()));
 }
+
+#[test]
+fn a_statement_is_planned_once_whatever_it_is_given() {
+    let (_folder, path) = folder();
+    made(&path);
+    let file = DatabaseFile::claim(&path).unwrap();
+    for db in [file.connect().unwrap(), connect_to_read(&path).unwrap()] {
+        let mut page = db.prepare("SELECT id FROM notification ORDER BY id LIMIT ?1 OFFSET ?2").unwrap();
+        for (size, offset) in [(10, 0), (20, 40), (5, 490)] {
+            let rows = page.query_map([size, offset], |row| row.get::<_, i64>(0)).unwrap();
+            assert!(rows.map(Result::unwrap).eq(offset + 1..=offset + size));
+        }
+        assert_eq!(page.get_status(rusqlite::StatementStatus::RePrepare), 0);
+    }
+}
