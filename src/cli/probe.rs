@@ -145,16 +145,15 @@ struct Probe {
 impl Probe {
     fn open(target: &Target, token: &str) -> Result<Self, String> {
         let tcp = target.connect().map_err(|e| format!("cannot connect: {e}"))?;
-        let io = |e: io::Error| format!("no answer: {e}");
-        tcp.set_read_timeout(Some(ANSWER_WITHIN)).map_err(io)?;
-        let plain = tcp.try_clone().map_err(io)?;
+        tcp.set_read_timeout(Some(ANSWER_WITHIN)).map_err(no_answer)?;
+        let plain = tcp.try_clone().map_err(no_answer)?;
         let mut stream: Box<dyn Stream> = if target.tls { target.encrypt(plain)? } else { Box::new(plain) };
         let (key, host, path) = (generate_key(), target.authority(), &target.path);
         let request = format!(
             "GET {path}?probe=1 HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nAuthorization: Bearer {token}\r\n\r\n"
         );
-        stream.write_all(request.as_bytes()).and_then(|()| stream.flush()).map_err(io)?;
+        stream.write_all(request.as_bytes()).and_then(|()| stream.flush()).map_err(no_answer)?;
         let (head, rest) = head(&mut stream)?;
         let status = head.split(' ').nth(1).unwrap_or_default();
         if status != "101" {
@@ -247,6 +246,16 @@ fn ended(read: tungstenite::Result<Option<Frame>>) -> String {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn no_answer(e: io::Error) -> String {
+    match e.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(rustls::Error::InvalidCertificate(why)) => format!(
+            "the certificate is not trusted here: {why}; add its CA to those of this machine, or name it in SSL_CERT_FILE"
+        ),
+        _ => format!("no answer: {e}"),
+    }
+}
+
 /// The head of an answer, and what came with it.
 fn head(stream: &mut dyn Stream) -> Result<(String, Vec<u8>), String> {
     let (mut got, mut part) = (Vec::new(), [0; 4_096]);
@@ -258,7 +267,7 @@ fn head(stream: &mut dyn Stream) -> Result<(String, Vec<u8>), String> {
         match stream.read(&mut part) {
             Ok(0) => return Err("the connection was cut before an answer".to_owned()),
             Ok(count) => got.extend(part.iter().take(count)),
-            Err(e) => return Err(format!("no answer: {e}")),
+            Err(e) => return Err(no_answer(e)),
         }
         if got.len() > HEAD_MAX {
             return Err("what answers does not speak HTTP".to_owned());
