@@ -135,7 +135,7 @@ fn why(told: &Told, memory: Option<&Value>, config: &Config) -> Vec<String> {
         Some(memory) => {
             let since = memory.get("complete_since").and_then(Value::as_str);
             if let Some(since) = since.filter(|since| *since > rfc3339(n.created_ms).as_str()) {
-                why.push(format!("sends before {since}, or before the server's start, are not remembered"));
+                why.push(format!("what was sent before {since} is not remembered: the server's memory begins there"));
             }
         }
     }
@@ -213,7 +213,7 @@ mod tests {
         let mut told = told();
         told.notification.delivered_ms = Some(1_700_000_002_000);
         told.notification.read_ms = Some(1_700_000_003_000);
-        let memory = json!({ "open_sockets": [], "complete_since": null, "steps": [
+        let memory = json!({ "open_sockets": [], "complete_since": rfc3339(1_600_000_000_000), "steps": [
             { "at": rfc3339(1_700_000_001_000), "socket": "1.2", "what": "sent" },
             { "at": rfc3339(1_700_000_001_900), "socket": "1.2", "what": "acknowledged" },
         ]});
@@ -243,7 +243,9 @@ mod tests {
         let memory = |sockets: usize, sent: bool| {
             let open = vec![json!({ "socket": "1.1", "channel": "tenant" }); sockets];
             let step = json!({ "at": rfc3339(1_700_000_001_000), "socket": "1.1", "what": "sent" });
-            Some(json!({ "steps": vec![step; usize::from(sent)], "open_sockets": open, "complete_since": null }))
+            Some(
+                json!({ "steps": vec![step; usize::from(sent)], "open_sockets": open, "complete_since": rfc3339(1_600_000_000_000) }),
+            )
         };
         says(&told(), None, "no server answers on server.admin_listen");
         says(&told(), memory(0, false), "no open socket on this channel");
@@ -253,7 +255,7 @@ mod tests {
         says(&Told { standing: Some(Standing::Inactive), ..told() }, memory(0, false), "is not active");
         says(&Told { standing: None, ..told() }, memory(0, false), "not in the directory");
         let forgotten = json!({ "steps": [], "open_sockets": [], "complete_since": rfc3339(1_800_000_000_000) });
-        says(&told(), Some(forgotten), "sends before 2027-");
+        says(&told(), Some(forgotten), "sent before 2027-");
     }
 
     #[test]

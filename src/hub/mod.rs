@@ -202,7 +202,7 @@ impl<S> Hub<S> {
             failed_at_s: u32::MAX,
             oldest: OldestWaiting::new(census.oldest_waiting),
             log_failing: None,
-            sends: Sends::default(),
+            sends: Sends::new(now.wall_ms),
             // An echo server keeps nothing.
             retain_at_ms: if keeps { now.monotonic_ms() + 1_000 } else { NEVER },
             drain: None,

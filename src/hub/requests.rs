@@ -336,7 +336,7 @@ impl<S> Hub<S> {
         };
         let named = |ticket| serde_json::json!({ "socket": name(ticket), "channel": channel(ticket) });
         let open = user.map(|user| self.tickets_of(user).map(named).collect::<Vec<_>>());
-        let since = self.sends.complete_since_ms().map(rfc3339);
+        let since = rfc3339(self.sends.complete_since_ms());
         Reply::ok("ok", serde_json::json!({ "steps": steps, "complete_since": since, "open_sockets": open }))
     }
 

@@ -26,15 +26,20 @@ pub(super) enum What {
     Acknowledged,
 }
 
-#[derive(Default)]
 pub(super) struct Sends {
     steps: VecDeque<Step>,
+    since_ms: i64,
 }
 
 impl Sends {
+    /// `now_ms`: by the wall clock; what was before is not known.
+    pub(super) fn new(now_ms: i64) -> Self {
+        Self { steps: VecDeque::new(), since_ms: now_ms }
+    }
+
     pub(super) fn note(&mut self, step: Step) {
         if self.steps.len() == SENDS_MAX {
-            self.steps.pop_front();
+            self.since_ms = self.steps.pop_front().map_or(self.since_ms, |oldest| oldest.at_ms);
         }
         self.steps.push_back(step);
     }
@@ -44,9 +49,9 @@ impl Sends {
         self.steps.iter().filter(move |step| step.id == id)
     }
 
-    /// From when on everything is known: `None` while nothing was forgotten.
-    pub(super) fn complete_since_ms(&self) -> Option<i64> {
-        if self.steps.len() < SENDS_MAX { None } else { self.steps.front().map(|step| step.at_ms) }
+    /// Behind this moment everything is known.
+    pub(super) fn complete_since_ms(&self) -> i64 {
+        self.since_ms
     }
 }
 
@@ -56,10 +61,10 @@ mod tests {
 
     #[test]
     fn it_remembers_the_latest_and_no_more() {
-        let mut sends = Sends::default();
+        let mut sends = Sends::new(-1);
         let socket = Ticket { key: 1, generation: 2 };
         for n in 0..SENDS_MAX as i64 + 10 {
-            assert_eq!(sends.complete_since_ms(), (n >= SENDS_MAX as i64).then(|| n - SENDS_MAX as i64));
+            assert_eq!(sends.complete_since_ms(), (n - 1 - SENDS_MAX as i64).max(-1));
             sends.note(Step { id: NotificationId(n), at_ms: n, socket, what: What::Sent });
         }
         assert_eq!(sends.steps.len(), SENDS_MAX);
