@@ -65,8 +65,8 @@ const COMMANDS: &[Spec] = &[
         does: "run the server in the foreground",
         more: "\
 SIGTERM and SIGINT drain it (server.drain), a second one ends it at once. SIGHUP reloads everything but server.listen,
-server.admin_listen, storage.path, channel_layer and log.format. Log lines go to standard output. It refuses to start
-without a key: HABITTOD_AUTH_SECRET, auth.secret_file or auth.public_key_file.
+server.admin_listen, storage.path, channel_layer, log.format, and limits.body for Django's messages. Log lines go to
+standard output. It refuses to start without a key: HABITTOD_AUTH_SECRET, auth.secret_file or auth.public_key_file.
 ",
         run: serve::run,
     },
@@ -102,8 +102,9 @@ Says what would be listened on, or all that is wrong. Makes and changes nothing;
         word: true,
         does: "take users, properties and matches from JSON Lines",
         more: "\
-One {\"user\":{…}}, {\"property\":{…}} or {\"match\":{…}} a line, with the fields of the service calls and an id. All lines
-or none; may be repeated. Not beside a running server.
+One {\"user\":{…}}, {\"property\":{…}} or {\"match\":{…}} a line, with the fields of the service calls (/api/openapi.json) and
+an id; fields that those do not name are kept with the row. All lines or none; may be repeated. Not beside a running
+server.
 ",
         run: import::run,
     },
@@ -114,7 +115,8 @@ or none; may be repeated. Not beside a running server.
         word: true,
         does: "copy the database into one file, beside a running server or without one",
         more: "\
-To restore: stop the server, remove the -wal and -shm files beside storage.path, put the copy in its place, start.
+FILE must not exist. To restore: stop the server, remove the -wal and -shm files beside storage.path, put the copy in
+its place, start.
 ",
         run: backup::run,
     },
@@ -125,7 +127,8 @@ To restore: stop the server, remove the -wal and -shm files beside storage.path,
         word: true,
         does: "tell what became of a notification, and why",
         more: "\
-From the rows; which sockets it went to, from the memory of the server on server.admin_listen, if one runs.
+From the rows; which sockets it went to, from the memory of the server on server.admin_listen, if one runs. A socket's
+number tells it from others of the same server, and stands nowhere else.
 ",
         run: explain::run,
     },
