@@ -64,7 +64,7 @@ class Service:
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
-        self.process.communicate(timeout=PATIENCE)
+        _, self.said = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode
 
 
@@ -95,12 +95,15 @@ class Passed(Case):
         self.assertEqual((get(http_address, "/health/ready"), get(admin_address, "/health/ready")), (200, 200))
         self.assertEqual((get(http_address, "/metrics"), get(admin_address, "/metrics")), (404, 200))
         self.assertEqual(service.stop(), 0)
+        self.assertIn(f"server.listen is not obeyed: systemd passed {http_address}; ", service.said)
 
     def test_without_names_the_configured_address_tells(self):
         (admin, admin_address), (http, http_address) = self.listener(), self.listener()
         service = self.start([http, admin], server_admin_listen=admin_address)
         service.listening()
         self.assertEqual((get(http_address, "/api/users/me/"), get(admin_address, "/api/users/me/")), (401, 404))
+        self.assertEqual(service.stop(), 0)
+        self.assertNotIn("server.admin_listen", service.said)
 
     def test_what_cannot_be_served_is_named(self):
         quiet = socket.socket()

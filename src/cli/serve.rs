@@ -134,18 +134,17 @@ fn listen(
 ) -> Result<(Addresses, Addresses), (String, Exit)> {
     let passed = systemd::passed(server).map_err(|what| (what, Exit::Usage))?;
     let is_passed = |door| passed.iter().any(|(_, passed)| *passed == door);
-    let mut doors = vec![
-        (&server.listen, Door::Public, "server.listen"),
-        (&server.admin_listen, Door::Admin, "server.admin_listen"),
-    ];
-    doors.retain(|(_, door, _)| !is_passed(*door));
+    let (ours, systemds): (Vec<_>, Vec<_>) =
+        [(&server.listen, Door::Public, "server.listen"), (&server.admin_listen, Door::Admin, "server.admin_listen")]
+            .into_iter()
+            .partition(|(_, door, _)| !is_passed(*door));
     let sandboxed = !passed.is_empty();
     let mut bound = Vec::new();
     for (socket, door) in passed {
         let address = entrance.adopt(socket, door).map_err(|e| (format!("a socket of systemd: {e}"), Exit::Failed))?;
         bound.push((address, door));
     }
-    for (addresses, door, key) in doors {
+    for (addresses, door, key) in ours {
         for address in addresses {
             match entrance.listen(*address, door) {
                 Ok(address) => bound.push((address, door)),
@@ -160,7 +159,15 @@ fn listen(
             }
         }
     }
-    let behind = |wanted| bound.iter().filter(|(_, door)| *door == wanted).map(|(address, _)| *address).collect();
+    let behind =
+        |wanted| bound.iter().filter(|(_, door)| *door == wanted).map(|(address, _)| *address).collect::<Vec<_>>();
+    for (addresses, door, key) in systemds {
+        let passed = behind(door);
+        if passed.iter().any(|address| !addresses.contains(address)) {
+            let passed = passed.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            warn(format!("{key} is not obeyed: systemd passed {passed}; change its .socket unit, or the key to match"));
+        }
+    }
     Ok((behind(Door::Public), behind(Door::Admin)))
 }
 
