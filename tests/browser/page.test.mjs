@@ -1,6 +1,7 @@
 // The page in Chromium against the real server: what people see and do. Run by tests/all.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { after, before, test } from 'node:test';
 import { BINARY, encoded, newTab, openBrowser, openPage, serve, token, until, violations, wire } from './harness.mjs';
@@ -279,7 +280,7 @@ for (const colorScheme of ['light', 'dark']) {
 
 test("the demo's links show both sides, and something goes on", PATIENCE, async (t) => {
   const demo = spawn(BINARY, ['demo', '--listen', '127.0.0.1:0'], { stdio: ['ignore', 'pipe', 'inherit'] });
-  t.after(() => demo.kill('SIGKILL'));
+  t.after(() => demo.kill() && once(demo, 'exit')); // it takes its folder with it
   let [both, owner] = [];
   for await (const line of createInterface(demo.stdout)) {
     both ??= /http:\S+#owner=\S+/.exec(line)?.[0];
