@@ -4,9 +4,10 @@ use crate::crowd::{Crowd, Heard};
 use crate::server::{Server, command, service, user};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::ops::Range;
 
 #[test]
 fn the_demo_introduces_itself() {
@@ -112,9 +113,9 @@ fn a_stop_loses_and_doubles_nothing() {
     let mut answer = String::new();
     half.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 201 "), "a request in hand is finished: {answer}");
-    // Who is too slow with a receipt is closed without, and told again. The server knows of whom it closed so.
-    let owing: HashSet<usize> = server.read_log().iter().filter_map(|line| closed_owing(line)).collect();
-    assert_eq!(server.wait().code(), Some(0));
+    // Who is too slow with a receipt is closed without, and told again what he owed one for. The log says of whom.
+    let owed: HashMap<usize, Range<u64>> = server.read_log().iter().filter_map(|line| owed_at_close(line)).collect();
+    assert_eq!((server.wait().code(), owed.len()), (Some(0), CROWD));
 
     server.restart();
     let mut crowd = Crowd::connect(&server, CROWD);
@@ -135,18 +136,21 @@ fn a_stop_loses_and_doubles_nothing() {
         crowd.turn(&mut note_down);
     }
     for id in 1..=CROWD {
-        for text in ["before", "in hand", "after"] {
+        let owed = &owed[&id];
+        for (n, text) in (0..).zip(["before", "in hand", "after"]) {
             let times = got.get(&(id, text.to_owned())).copied().unwrap_or_default();
-            assert!(times == 1 || times == 2 && owing.contains(&id), "user {id}: {text} {times} times");
+            assert_eq!(times, 1 + usize::from(owed.contains(&n)), "user {id}, who owed for {owed:?}: {text}");
         }
     }
 }
 
-/// The user of a socket that was closed with a receipt outstanding, if this line of the log says so.
-fn closed_owing(line: &str) -> Option<usize> {
+/// Whose socket was closed, and for which of those that it was sent, in order, it owed a receipt, if this line of the
+/// log says so.
+fn owed_at_close(line: &str) -> Option<(usize, Range<u64>)> {
     let line: Value = serde_json::from_str(line).unwrap();
-    let owes = line["event"] == "connection_closed" && line["unacknowledged"] != 0;
-    owes.then(|| line["user"].as_u64().unwrap() as usize)
+    let number = |field: &str| line[field].as_u64().unwrap();
+    (line["event"] == "connection_closed")
+        .then(|| (number("user") as usize, number("sent") - number("unacknowledged")..number("sent")))
 }
 
 /// The answer to a request on a connection that is kept.
