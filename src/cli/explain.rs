@@ -91,8 +91,8 @@ fn tell(told: &Told, memory: Option<&Value>, config: &Config) -> String {
     for step in memory.and_then(|memory| memory.get("steps")).and_then(Value::as_array).into_iter().flatten() {
         let text = |name: &str| step.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let what = match text("what").as_str() {
-            "sent" => "sent live to",
-            "replayed" => "sent in a replay to",
+            "sent" => "queued live for",
+            "replayed" => "queued in a replay for",
             _ => "acknowledged by",
         };
         lines.push((text("at"), format!("{what} socket {}", text("socket"))));
@@ -223,7 +223,7 @@ mod tests {
             whats,
             [
                 "created and committed: x, user 5, tenant channel",
-                "sent live to socket 1.2",
+                "queued live for socket 1.2",
                 "acknowledged by socket 1.2",
                 "delivered: a device has it",
                 "read"

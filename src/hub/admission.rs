@@ -49,7 +49,7 @@ impl<S> Hub<S> {
         }
         if let Resource::Socket(_, user) = route.resource {
             let judged = self.judge_handshake(now, ticket, request, body, user);
-            let (accept, claims) = judged.map_err(|why| self.turned_away(why))?;
+            let (accept, claims) = judged.map_err(|why| self.turned_away(ticket, request, why))?;
             let Claims { caller, expires_at_ms: expires_ms } = claims;
             self.admit(ticket, Admitted { route, caller, expires_ms, accept: Some(accept) });
             return Ok(0);
@@ -68,9 +68,9 @@ impl<S> Hub<S> {
     ) -> Result<usize, Reply> {
         if self.is_too_late(ticket) {
             let reply = self.shutting_down(ticket);
-            return Err(self.turned_away((Cause::Late, reply)));
+            return Err(self.turned_away(ticket, request, (Cause::Late, reply)));
         }
-        self.judge_address(ticket, request).map_err(|why| self.turned_away(why))?;
+        self.judge_address(ticket, request).map_err(|why| self.turned_away(ticket, request, why))?;
         let claims = self.authenticate(now, request, false);
         let asker = match claims {
             Ok(Claims { caller: Caller::User(user), .. }) => Some(Asker::User(user)),
@@ -250,8 +250,9 @@ impl<S> Hub<S> {
         self.rules.origins.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin))
     }
 
-    pub(super) fn turned_away(&mut self, (cause, reply): (Cause, Reply)) -> Reply {
-        self.refused(cause, reply.status);
+    fn turned_away(&mut self, ticket: Ticket, request: &Request<'_>, (cause, reply): (Cause, Reply)) -> Reply {
+        let address = self.client(ticket, request);
+        self.refused(address, cause, reply.status);
         reply
     }
 
@@ -266,7 +267,7 @@ impl<S> Hub<S> {
     }
 
     /// Bytes that are no request.
-    pub(super) fn malformed(&mut self, refusal: http::Refusal, status: u16) {
+    pub(super) fn malformed(&mut self, ticket: Ticket, refusal: http::Refusal, status: u16) {
         let (cause, limit) = match refusal {
             http::Refusal::TargetTooLong => (Cause::TargetTooLong, Some(Limit::Target)),
             http::Refusal::HeadTooLarge => (Cause::HeadTooLarge, Some(Limit::Head)),
@@ -277,7 +278,8 @@ impl<S> Hub<S> {
         if let Some(limit) = limit {
             self.limited(limit);
         }
-        self.effects.events.push(Event::Refused { cause, status, rule: Some(refusal.cause()) });
+        let address = self.peer(ticket);
+        self.effects.events.push(Event::Refused { address, cause, status, rule: Some(refusal.cause()) });
     }
 
     fn admit(&mut self, ticket: Ticket, admitted: Admitted) {

@@ -5,6 +5,7 @@ use crate::api::frames::WhatWasRead;
 use crate::matching::UserId;
 use crate::metrics::labels;
 use crate::notification::{Channel, NotificationId};
+use std::net::IpAddr;
 use uuid::Uuid;
 
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub enum Event {
     },
     /// A handshake, a request or a connection that was turned away before anybody looked at what it wants.
     Refused {
+        /// The client's, or of a proxy whose word for it was not understood, or not looked at.
+        address: IpAddr,
         cause: Cause,
         status: u16,
         /// The rule that was broken, in words of ours.

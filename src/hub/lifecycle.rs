@@ -35,7 +35,7 @@ impl<S> Hub<S> {
         let beyond = if door == Door::Public { TURNED_AWAY_MAX } else { BEYOND_MAX };
         if self.table.len() >= most + beyond {
             self.limited(Limit::Connections);
-            self.refused(Cause::Connections, 503);
+            self.refused(address, Cause::Connections, 503);
             return Err(socket);
         }
         self.generation = self.generation.wrapping_add(1);
@@ -44,14 +44,14 @@ impl<S> Hub<S> {
         let reader = Reader::default();
         let is_proxy = self.rules.proxies.iter().any(|proxy| proxy.contains(address));
         let opened_us = now.monotonic_us;
-        let (address, from_there) = self.addresses.enter(address);
+        let (place, from_there) = self.addresses.enter(address);
         let most_there = self.rules.limits.connections_per_ip;
         let crowded = door == Door::Public && most_there > 0 && from_there > most_there;
         let stage = Stage::Idle;
         let http = Http { reader, stage, until_ms, door, opened_us, crowded, admitted: None, waiting: None };
         let connection = Connection {
             generation,
-            address,
+            address: place,
             opened_s: seconds(now),
             filed: Filed::NEVER,
             state: State::Http(Box::new(http)),
@@ -62,11 +62,11 @@ impl<S> Hub<S> {
         self.schedule(now, ticket);
         if full {
             self.limited(Limit::Connections);
-            self.refused(Cause::Connections, 503);
+            self.refused(address, Cause::Connections, 503);
             self.last_reply(now, ticket, Reply::unavailable("Too many connections.", 2 + self.jitter(ticket, 4)));
         } else if crowded && !is_proxy {
             self.limited(Limit::ConnectionsPerIp);
-            self.refused(Cause::ConnectionsPerIp, 429);
+            self.refused(address, Cause::ConnectionsPerIp, 429);
             self.last_reply(now, ticket, Reply::too_many(10));
         }
         Ok(ticket)
@@ -207,7 +207,8 @@ impl<S> Hub<S> {
                 }
                 stage => {
                     self.limited(if stage == Stage::Head { Limit::HeadTimeout } else { Limit::BodyTimeout });
-                    self.refused(Cause::Timeout, 408);
+                    let address = self.peer(ticket);
+                    self.refused(address, Cause::Timeout, 408);
                     self.last_reply(now, ticket, Reply::faulty(408, "The request took too long."));
                 }
             },

@@ -343,8 +343,8 @@ impl<S> Hub<S> {
         self.effects.events.push(Event::Limited(limit));
     }
 
-    fn refused(&mut self, cause: Cause, status: u16) {
-        self.effects.events.push(Event::Refused { cause, status, rule: None });
+    fn refused(&mut self, address: IpAddr, cause: Cause, status: u16) {
+        self.effects.events.push(Event::Refused { address, cause, status, rule: None });
     }
 
     fn entry(&mut self, ticket: Ticket) -> Option<&mut Entry<S>> {

@@ -74,7 +74,7 @@ impl<S> Hub<S> {
                 Err(refusal) => {
                     match refusal.status() {
                         Some(status) => {
-                            self.malformed(refusal, status);
+                            self.malformed(ticket, refusal, status);
                             let detail = format!("Bad request: {}.", refusal.cause());
                             self.last_reply(now, ticket, Reply::faulty(status, &detail));
                         }

@@ -107,7 +107,8 @@ fn fields(event: &Event, now: Now, line: &mut Line<'_>) {
             line.field("sent", sent);
             line.field("unacknowledged", owed);
         }
-        Event::Refused { cause, status, rule } => {
+        Event::Refused { address, cause, status, rule } => {
+            line.field("address", address);
             line.field("cause", cause.as_str());
             line.field("status", status);
             if let Some(rule) = rule {

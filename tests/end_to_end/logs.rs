@@ -79,6 +79,27 @@ fn a_notifications_whole_story_is_in_the_log() {
 }
 
 #[test]
+fn a_refusal_says_whom_it_turned_away() {
+    let said = overhear(&[], |server| {
+        let handshake = "GET /ws/tenant-notifications/1/ HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\
+            Connection: Upgrade, close\r\nSec-WebSocket-Version: 13\r\n\
+            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        for bytes in [
+            &format!("{handshake}X-Forwarded-For: 198.51.100.1, 203.0.113.9\r\n\r\n"),
+            &format!("{handshake}X-Forwarded-For: unknown\r\n\r\n"),
+            "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 203.0.113.9\r\nno field\r\n\r\n",
+        ] {
+            exchange(server.address, bytes.as_bytes()).unwrap();
+        }
+    });
+    let lines: Vec<Value> = said.log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let refused: Vec<_> =
+        of(&lines, "refused").into_iter().map(|line| (line["address"].clone(), line["cause"].clone())).collect();
+    let expected = [("203.0.113.9", "token_missing"), ("127.0.0.1", "token_missing"), ("127.0.0.1", "malformed")];
+    assert_eq!(refused, expected.map(|(address, cause)| (json!(address), json!(cause))));
+}
+
+#[test]
 fn nothing_secret_is_ever_said() {
     let secrets = [
         SECRET,

@@ -243,7 +243,7 @@ fn a_notification_is_explained_with_and_without_its_server() {
     says(&server, "1", "no open socket on this channel");
     let mut owner = server.connect("property", 1);
     let uuid = owner.all()[1]["notification_id"].as_str().unwrap().to_owned();
-    says(&server, &uuid, "sent in a replay to socket ");
+    says(&server, &uuid, "queued in a replay for socket ");
     says(&server, &uuid, "acknowledged by socket ");
     owner.send(&json!({"type": "mark_read", "notification_id": uuid}));
     assert_eq!(owner.next().unwrap()["type"], "notification_read");
