@@ -3,15 +3,16 @@
 use crate::device::types;
 use crate::exposition::Scrape;
 use crate::nodes::agree;
+use crate::process::Process;
 use crate::redis::{Redis, start_with_tls};
 use crate::server::{Server, patiently, service, user};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
 /// A Python process with Django, channels and channels_redis.
 struct Django {
-    process: Child,
+    _process: Process,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
@@ -19,12 +20,12 @@ struct Django {
 impl Django {
     fn start(redis: &Redis, layer: &str, more: &Value) -> Self {
         let python = std::env::var("DJANGO_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-        let mut process = Command::new(python)
+        let process = Command::new(python)
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/django/send.py"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+            .spawn();
+        let mut process = Process(process.unwrap());
         let (mut input, output) = (process.stdin.take().unwrap(), BufReader::new(process.stdout.take().unwrap()));
         let backend = match layer {
             "core" => "channels_redis.core.RedisChannelLayer",
@@ -39,7 +40,7 @@ impl Django {
         let mut config = json!({"hosts": [{"address": url + &more_of_it, "max_connections": 2_000}]});
         config.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
         writeln!(input, "{}", json!({"BACKEND": backend, "CONFIG": config})).unwrap();
-        Self { process, input, output }
+        Self { _process: process, input, output }
     }
 
     /// All at once.
@@ -48,13 +49,6 @@ impl Django {
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
         assert_eq!(line, "sent\n");
-    }
-}
-
-impl Drop for Django {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

@@ -26,6 +26,7 @@ mod mutation;
 mod nodes;
 mod operation;
 mod power_loss;
+mod process;
 mod redis;
 mod roles;
 mod rolling;

@@ -1,6 +1,7 @@
 //! What an operator does: reload, stop, try the demo.
 
 use crate::crowd::{Crowd, Heard};
+use crate::process::Process;
 use crate::server::{Server, command, service, user};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
@@ -11,11 +12,11 @@ use std::ops::Range;
 
 #[test]
 fn the_demo_introduces_itself() {
-    let mut demo = std::process::Command::new(env!("CARGO_BIN_EXE_habittod"))
+    let demo = std::process::Command::new(env!("CARGO_BIN_EXE_habittod"))
         .args(["demo", "--listen", "127.0.0.1:0"])
         .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+        .spawn();
+    let mut demo = Process(demo.unwrap());
     let lines = std::io::BufRead::lines(std::io::BufReader::new(demo.stdout.take().unwrap()));
     let mut lines = lines.map_while(Result::ok);
     assert!(lines.by_ref().any(|line| line.ends_with("as maria or juan_perez, password demo.")));

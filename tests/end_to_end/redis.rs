@@ -1,13 +1,14 @@
 //! Owns a Redis of the test's own: its process, its socket file, its folder. Enter at [`Redis::start`].
 
+use crate::process::Process;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 pub(crate) struct Redis {
+    process: Process,
     folder: tempfile::TempDir,
-    process: Child,
     /// Of clients, where it is not the socket file alone.
     url: Option<String>,
 }
@@ -125,22 +126,15 @@ pub(crate) fn start_with_tls() -> Redis {
     Redis { folder, process, url: Some(format!("rediss://:{PASSWORD}@localhost:{port}/3")) }
 }
 
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 /// Up once it says so. Everything it confirms is on its disk.
-fn spawn(folder: &tempfile::TempDir, more: &[&str]) -> Child {
-    let mut process = Command::new("redis-server")
+fn spawn(folder: &tempfile::TempDir, more: &[&str]) -> Process {
+    let process = Command::new("redis-server")
         .args(["--port", "0", "--unixsocket", "r.sock", "--appendonly", "yes", "--save", ""])
         .args(more)
         .current_dir(folder.path())
         .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+        .spawn();
+    let mut process = Process(process.unwrap());
     let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().contains("eady to accept connections")));
     std::thread::spawn(move || lines.for_each(drop));

@@ -3,6 +3,7 @@
 use crate::described;
 use crate::device::Device;
 use crate::disk::Disk;
+use crate::process::Process;
 use habittod::auth::Signer;
 use habittod::clock::Clock;
 use habittod::matching::UserId;
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -19,10 +20,10 @@ pub(crate) const SECRET: &str = "end-to-end-secret-0123456789abcdef0123456789abc
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Server {
+    process: Process,
     folder: PathBuf,
     _owned: Option<tempfile::TempDir>,
     env: Vec<(&'static str, String)>,
-    process: Child,
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
     log: JoinHandle<Vec<String>>,
@@ -198,9 +199,8 @@ impl Server {
 #[allow(clippy::print_stdout, reason = "shown with a test that fails")]
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
         if std::thread::panicking() {
+            let _ = self.process.kill();
             let log = std::mem::replace(&mut self.log, std::thread::spawn(Vec::new)).join().unwrap_or_default();
             println!("the last that it logged:\n{}", log[log.len().saturating_sub(30)..].join("\n"));
         }
@@ -269,7 +269,7 @@ pub(crate) type Log = BufReader<ChildStdout>;
 
 /// A process that listens.
 struct Running {
-    process: Child,
+    process: Process,
     address: SocketAddr,
     admin: SocketAddr,
     log: Log,
@@ -296,12 +296,12 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> (String, String) {
 
 /// Starts it on a port that the kernel chooses; its first log line tells which, or there is none, and it has ended.
 fn spawn(folder: &Path, env: &[(&'static str, String)]) -> Result<Running, ExitStatus> {
-    let mut process = program(folder, env)
+    let process = program(folder, env)
         .arg("serve")
         .stdout(Stdio::piped())
         .stderr(std::fs::File::create(folder.join("stderr")).unwrap())
-        .spawn()
-        .unwrap();
+        .spawn();
+    let mut process = Process(process.unwrap());
     let mut log = BufReader::new(process.stdout.take().unwrap());
     let mut line = String::new();
     if log.read_line(&mut line).unwrap() == 0 {
