@@ -8,7 +8,7 @@ use crate::api::command::Which;
 use crate::clock::{Clock, rfc3339};
 use crate::config::Config;
 use crate::matching::parse_id;
-use crate::notification::{NotificationId, parse_uuid};
+use crate::notification::{NotificationId, created_ms, parse_uuid};
 use crate::storage::explain::{Story, Told, story};
 use crate::storage::job::Standing;
 use serde_json::Value;
@@ -52,10 +52,7 @@ fn ask(address: SocketAddr, path: &str) -> Option<Value> {
 fn absent(which: Which, story: &Story, config: &Config) -> String {
     let (id, made) = match which {
         Which::Row(id) => (Some(id), None),
-        Which::Uuid(uuid) => {
-            let ms = uuid.get_timestamp().map(|t| t.to_unix());
-            (NotificationId::of_uuid(&uuid), ms.map(|(s, ns)| s as i64 * 1_000 + i64::from(ns) / 1_000_000))
-        }
+        Which::Uuid(uuid) => (NotificationId::of_uuid(&uuid), created_ms(&uuid)),
     };
     let last = story.last.0;
     match id {

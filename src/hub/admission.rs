@@ -246,6 +246,15 @@ impl<S> Hub<S> {
         self.addresses.at(place)
     }
 
+    /// Of a request that is not all there: the client, once its head is; before that, who holds the other end.
+    pub(super) fn asker(&mut self, ticket: Ticket) -> IpAddr {
+        let client = match self.connection(ticket).map(|connection| &connection.state) {
+            Some(State::Http(http)) => http.client,
+            _ => None,
+        };
+        client.unwrap_or_else(|| self.peer(ticket))
+    }
+
     pub(super) fn allows_origin(&self, origin: &str) -> bool {
         self.rules.origins.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin))
     }
@@ -278,7 +287,7 @@ impl<S> Hub<S> {
         if let Some(limit) = limit {
             self.limited(limit);
         }
-        let address = self.peer(ticket);
+        let address = self.asker(ticket);
         self.effects.events.push(Event::Refused { address, cause, status, rule: Some(refusal.cause()) });
     }
 

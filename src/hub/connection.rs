@@ -13,6 +13,7 @@ use crate::matching::UserId;
 use crate::notification::{Channel, NotificationId};
 use crate::websocket::Session;
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 /// No deadline.
 pub(super) const NEVER: u64 = u64::MAX;
@@ -57,6 +58,8 @@ pub(super) struct Http {
     pub opened_us: u64,
     /// One too many from its address, unless it is a proxy's and speaks for somebody else.
     pub crowded: bool,
+    /// Whose body is on its way: the client's address, as a trusted proxy has it.
+    pub client: Option<IpAddr>,
     /// What the head was found good for; the body is on its way.
     pub admitted: Option<Admitted>,
     /// A request waits for storage; its answer needs this. No bytes are taken meanwhile.

@@ -1,7 +1,7 @@
 //! Owns what follows from outcomes: who is answered, which sockets hear what, how counts move. Never tells what was not
 //! committed first. Enter at [`Hub::committed`] and [`Hub::answered`].
 
-use super::connection::{Phase, State};
+use super::connection::Phase;
 use super::event::{CloseCause, Event, Sent};
 use super::{Hub, Seen, seconds};
 use crate::api::frames::{self, Complaint, WhatWasRead};
@@ -57,31 +57,26 @@ impl<S> Hub<S> {
 
     fn answer(&mut self, now: Now, ticket: Ticket, answer: Answer) {
         let Some(connection) = self.connection(ticket) else { return };
-        let is_loading = match &connection.state {
-            State::Feed(feed) => {
-                Some(feed.phase != Phase::Live && connection.cold.as_ref().is_some_and(|c| c.replay.is_some()))
-            }
-            _ => None,
-        };
-        match (answer, is_loading) {
-            (Answer::Reply(reply), None) => self.answer_waiting(now, ticket, reply),
-            (Answer::Credentials { candidates, refusal_rounds }, None) => {
+        let is_socket = connection.feed().is_some();
+        match (answer, is_socket) {
+            (Answer::Reply(reply), false) => self.answer_waiting(now, ticket, reply),
+            (Answer::Credentials { candidates, refusal_rounds }, false) => {
                 self.check_password(now, ticket, candidates, refusal_rounds);
             }
-            (Answer::Tokens { user, family, token, made_ms, expires_ms }, None) => {
+            (Answer::Tokens { user, family, token, made_ms, expires_ms }, false) => {
                 self.issue(now, ticket, user, (family, token), made_ms, expires_ms);
             }
-            (Answer::Failed(_), None) => {
+            (Answer::Failed(_), false) => {
                 let seconds = 1 + self.jitter(ticket, 3);
                 self.answer_waiting(now, ticket, Reply::unavailable("Storage is unavailable.", seconds));
             }
-            (Answer::Backlog(page), Some(_)) => self.page(now, ticket, page),
-            (Answer::Marked { missing }, Some(_)) if !missing.is_empty() => {
-                self.complain(now, ticket, Complaint::NotFound, &missing);
+            (Answer::Backlog(page), true) => self.page(now, ticket, page),
+            (Answer::Marked { missing }, true) if !missing.is_empty() => {
+                self.complain(ticket, Complaint::NotFound, &missing);
             }
-            (Answer::WasSent { uuid, row }, Some(_)) => self.was_sent(now, ticket, row, uuid),
-            (Answer::Failed(_), Some(true)) => self.replay_failed(now, ticket),
-            (Answer::Failed(_), Some(false)) => self.complain(now, ticket, Complaint::Unavailable, &[]),
+            (Answer::WasSent { uuid, row }, true) => self.was_sent(now, ticket, row, uuid),
+            (Answer::NoBacklog(_), true) => self.replay_failed(now, ticket),
+            (Answer::Failed(_), true) => self.complain(ticket, Complaint::Unavailable, &[]),
             _ => {}
         }
         self.settle(ticket);
@@ -150,7 +145,7 @@ impl<S> Hub<S> {
             self.effects.sent.push((ticket, Sent { id: n.id, user: n.user, channel: n.channel, asked_us }));
             self.note_sent(now, ticket, &[n.id]);
             self.ask_for_receipt(now, ticket);
-            self.queued(now, ticket);
+            self.flush_later(ticket);
         }
         let (id, uuid, user, channel) = (n.id, n.uuid, n.user, n.channel);
         let took_us = now.since(asked_us);
@@ -167,7 +162,7 @@ impl<S> Hub<S> {
             let text = frames::notification_read(&what, self.users.unread(user), now.wall_ms);
             for ticket in tickets {
                 if self.feed(ticket).is_some_and(|feed| feed.phase != Phase::Loading) {
-                    self.say(now, ticket, &text);
+                    self.say(ticket, &text);
                 }
             }
         }
@@ -179,7 +174,7 @@ impl<S> Hub<S> {
 
 fn failures(outcomes: &[Outcome]) -> impl Iterator<Item = &str> {
     outcomes.iter().filter_map(|outcome| match &outcome.answer {
-        Answer::Failed(why) => Some(why.as_str()),
+        Answer::Failed(why) | Answer::NoBacklog(why) => Some(why.as_str()),
         _ => None,
     })
 }

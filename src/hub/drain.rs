@@ -18,10 +18,12 @@ const STEP_MAX_US: u64 = 100_000;
 const RECEIPTS_US: u64 = 2_000_000;
 /// Where all that are left owe one: when they are looked at again.
 const LOOK_AGAIN_US: u64 = 20_000;
-/// Sockets looked at for the next one that owes nothing.
+/// Sockets that owe one looked at for the next that owes nothing.
 const LOOKED_AT_MAX: usize = 64;
 /// How long a connection on which nothing was asked may still ask, and be refused in words.
 const LATE_MS: u64 = 1_000;
+/// The same where nobody else is waited for: what has been sent already is heard.
+const LATE_ALONE_MS: u64 = 50;
 
 /// The end of it all, spread out.
 pub(super) struct Drain {
@@ -32,13 +34,15 @@ pub(super) struct Drain {
     receipts_until_us: u64,
     /// Connections on which nothing had been asked when it began: what they ask now comes too late.
     late: HashSet<Ticket>,
+    /// When these are closed: alone, and in any case.
+    late_alone_ms: u64,
     late_until_ms: u64,
 }
 
 impl Drain {
     pub(super) fn next_ms(&self) -> u64 {
         let next_ms = if self.order.is_empty() { NEVER } else { self.next_us.div_ceil(1_000) };
-        if self.late.is_empty() { next_ms } else { next_ms.min(self.late_until_ms) }
+        if self.late.is_empty() { next_ms } else { next_ms.min(self.late_alone_ms).min(self.late_until_ms) }
     }
 }
 
@@ -74,6 +78,7 @@ impl<S> Hub<S> {
             end_us: now_us.saturating_add(u64::try_from(self.rules.drain.as_micros()).unwrap_or(u64::MAX)),
             receipts_until_us: now_us + RECEIPTS_US,
             late,
+            late_alone_ms: now.monotonic_ms() + LATE_ALONE_MS,
             late_until_ms: now.monotonic_ms() + LATE_MS,
         });
         self.drain_step(now);
@@ -97,22 +102,31 @@ impl<S> Hub<S> {
 
     /// The next socket whose turn it is, while receipts are waited for one that owes none.
     fn next_to_close(&mut self, waits: bool) -> Option<Ticket> {
-        for _ in 0..LOOKED_AT_MAX {
+        let mut owing = 0;
+        while owing < LOOKED_AT_MAX {
             let ticket = self.drain.as_mut()?.order.pop_front()?;
-            if waits && self.owes(ticket) {
-                self.drain.as_mut()?.order.push_back(ticket);
-            } else if self.connection(ticket).is_some() {
+            if self.connection(ticket).is_none() {
+                continue;
+            }
+            if !(waits && self.owes(ticket)) {
                 return Some(ticket);
             }
+            self.drain.as_mut()?.order.push_back(ticket);
+            owing += 1;
         }
         None
     }
 
-    /// Closes the connections that ask nothing any more: after a while, or as soon as they are all that is left.
+    /// Closes the connections that ask nothing any more: after a while, or a moment later where they are all that is left.
     fn dismiss_late(&mut self, now: Now) {
         let alone = self.feeds == 0 && self.outstanding == 0;
         let Some(drain) = &mut self.drain else { return };
-        if drain.late.is_empty() || !(alone || drain.late_until_ms <= now.monotonic_ms()) {
+        let now_ms = now.monotonic_ms();
+        let was_heard = drain.late_alone_ms == NEVER || drain.late_alone_ms <= now_ms;
+        if was_heard {
+            drain.late_alone_ms = NEVER;
+        }
+        if drain.late.is_empty() || !(alone && was_heard || drain.late_until_ms <= now_ms) {
             return;
         }
         drain.late_until_ms = NEVER;
@@ -271,6 +285,17 @@ mod tests {
         hub.expire(at(10_000));
         assert_eq!(closed(&hub, 2_000), 2_000);
         assert!(per_second.iter().all(|count| (190..=210).contains(count)), "{per_second:?}");
+    }
+
+    #[test]
+    fn who_has_gone_holds_up_nobody() {
+        let mut hub = hub(Duration::ZERO);
+        let gone: Vec<Ticket> = (1..=1_000).map(|user| open(&mut hub, user)).collect();
+        let last = open(&mut hub, 1_001);
+        gone.into_iter().for_each(|ticket| hub.gone(at(0), ticket, CloseCause::Reset));
+        std::mem::take(&mut hub.effects.close).into_iter().for_each(|ticket| assert!(hub.reap(ticket).is_some()));
+        hub.drain(at(0));
+        assert!(flush(&mut hub, at(0), last).contains("shutting down"));
     }
 
     #[test]

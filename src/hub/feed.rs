@@ -23,6 +23,8 @@ use uuid::Uuid;
 const REFUSALS_MAX: u8 = 100;
 /// Rows remembered as sent and not acknowledged; older ones are simply sent again at the next connect.
 const UNACKNOWLEDGED_MAX: usize = 10_000;
+/// A link as slow as GPRS, in bytes a second: a Ping behind a page of a replay is given the time that the page takes.
+const SLOW_LINK: usize = 4 * 1024;
 /// Messages of the echo server.
 const ECHO_MESSAGE_MAX: usize = 16 * 1024 * 1024;
 
@@ -113,7 +115,7 @@ impl<S> Hub<S> {
                     && let Some(connection) = self.connection(ticket)
                 {
                     connection.cold().outbound.push(|out| frame::push_pong(out, payload));
-                    self.queued(now, ticket);
+                    self.flush_later(ticket);
                 }
             }
             Said::Pong(payload) => self.hear_pong(now, ticket, payload),
@@ -183,34 +185,34 @@ impl<S> Hub<S> {
             if refusals >= REFUSALS_MAX {
                 return self.close_socket(now, ticket, close::POLICY, "too many messages", CloseCause::MessageRate);
             }
-            return self.complain(now, ticket, Complaint::RateLimited, &[]);
+            return self.complain(ticket, Complaint::RateLimited, &[]);
         }
         feed.refusals = 0;
         let (user, channel) = (feed.user, feed.channel);
         match message::parse(text) {
-            Err(complaint) => self.complain(now, ticket, complaint, &[]),
-            Ok(Message::Ping) => self.say(now, ticket, &frames::pong(now.wall_ms)),
+            Err(complaint) => self.complain(ticket, complaint, &[]),
+            Ok(Message::Ping) => self.say(ticket, &frames::pong(now.wall_ms)),
             Ok(Message::Probe) => {
                 let answered = self.feed(ticket).is_some_and(|feed| !feed.awaits_pong);
-                self.say(now, ticket, &frames::probed(now.wall_ms, answered));
+                self.say(ticket, &frames::probed(now.wall_ms, answered));
             }
             Ok(Message::Auth(token)) => self.renew(now, ticket, user, &token),
-            Ok(_) if self.is_overloaded() => self.complain(now, ticket, Complaint::Unavailable, &[]),
+            Ok(_) if self.is_overloaded() => self.complain(ticket, Complaint::Unavailable, &[]),
             Ok(Message::MarkRead { ids, many }) => {
                 self.submit(now, Some(ticket), Command::MarkRead { by: user, ids, many }, None);
             }
             Ok(Message::MarkAllRead) => self.submit(now, Some(ticket), Command::MarkAllRead { by: user }, None),
-            Ok(Message::Ack(uuid)) => self.hear_ack(now, ticket, user, channel, uuid),
+            Ok(Message::Ack(uuid)) => self.hear_ack(ticket, user, channel, uuid),
         }
     }
 
     /// An explicit receipt. A row not under way any more is looked up: it may have been acknowledged already.
-    fn hear_ack(&mut self, now: Now, ticket: Ticket, user: UserId, channel: crate::notification::Channel, uuid: Uuid) {
+    fn hear_ack(&mut self, ticket: Ticket, user: UserId, channel: crate::notification::Channel, uuid: Uuid) {
         let Some(connection) = self.connection(ticket) else { return };
         let Some(feed) = connection.feed() else { return };
         let last = feed.sent();
         let Some(first) = feed.first_sent() else {
-            return self.complain(now, ticket, Complaint::NotFound, &[uuid]);
+            return self.complain(ticket, Complaint::NotFound, &[uuid]);
         };
         self.ask(ticket, Query::WasSent { user, channel, uuid, first, last });
     }
@@ -225,7 +227,7 @@ impl<S> Hub<S> {
         };
         match row.filter(was_sent) {
             Some(row) => self.acknowledged(now, ticket, row),
-            None => self.complain(now, ticket, Complaint::NotFound, &[uuid]),
+            None => self.complain(ticket, Complaint::NotFound, &[uuid]),
         }
     }
 
@@ -237,34 +239,29 @@ impl<S> Hub<S> {
                     feed.expires_ms = claims.expires_at_ms;
                     feed.warned = false;
                 }
-                self.say(now, ticket, &frames::auth_ok(claims.expires_at_ms));
+                self.say(ticket, &frames::auth_ok(claims.expires_at_ms));
                 self.feed_due(now, ticket);
             }
-            _ => self.complain(now, ticket, Complaint::InvalidToken, &[]),
+            _ => self.complain(ticket, Complaint::InvalidToken, &[]),
         }
     }
 
-    pub(super) fn complain(&mut self, now: Now, ticket: Ticket, complaint: Complaint, which: &[Uuid]) {
-        self.say(now, ticket, &frames::error(complaint, which));
+    pub(super) fn complain(&mut self, ticket: Ticket, complaint: Complaint, which: &[Uuid]) {
+        self.say(ticket, &frames::error(complaint, which));
     }
 
     /// Queues a text message for one socket.
-    pub(super) fn say(&mut self, now: Now, ticket: Ticket, text: &str) {
+    pub(super) fn say(&mut self, ticket: Ticket, text: &str) {
         if let Some(connection) = self.connection(ticket) {
             connection.cold().outbound.push(|out| frame::push_text(out, text.as_bytes()));
-            self.queued(now, ticket);
+            self.flush_later(ticket);
         }
     }
 
-    /// After something was queued: it will be flushed, unless the client reads too slowly.
-    pub(super) fn queued(&mut self, now: Now, ticket: Ticket) {
-        let limit = self.rules.limits.outbound;
-        let Some(connection) = self.connection(ticket) else { return };
-        if connection.cold().outbound.counted() > limit {
-            self.limited(Limit::Outbound);
-            return self.close_socket(now, ticket, close::TRY_AGAIN, "reads too slowly", CloseCause::SlowReader);
-        }
-        self.flush_later(ticket);
+    /// The kernel takes no more, and more is left than one slow client may keep waiting here.
+    pub(super) fn reads_too_slowly(&mut self, now: Now, ticket: Ticket) {
+        self.limited(Limit::Outbound);
+        self.close_socket(now, ticket, close::TRY_AGAIN, "reads too slowly", CloseCause::SlowReader);
     }
 
     /// Remembers a row as sent on this socket.
@@ -299,8 +296,11 @@ impl<S> Hub<S> {
 
     pub(super) fn ping(&mut self, now: Now, ticket: Ticket) {
         let (nonce, mode) = (self.nonce(ticket), self.rules.ack);
-        let due_ms = now.monotonic_ms() + ms(self.rules.limits.pong_timeout);
+        let pong_timeout_ms = ms(self.rules.limits.pong_timeout);
         let Some(connection) = self.connection(ticket) else { return };
+        // What is queued before it goes first, over a slow link, too; and much of it the kernel takes at once.
+        let way_ms = (connection.queued() / SLOW_LINK) as u64 * 1_000;
+        let due_ms = now.monotonic_ms().saturating_add(pong_timeout_ms).saturating_add(way_ms);
         let Some(feed) = connection.feed() else { return };
         let upto = feed.sent();
         feed.set_pinged(mode == Ack::Pong);
@@ -327,11 +327,17 @@ impl<S> Hub<S> {
 
     /// What has come due on a socket.
     pub(super) fn feed_due(&mut self, now: Now, ticket: Ticket) {
+        let silent_ms = self.silent_at_ms(now);
         let Some(feed) = self.feed(ticket) else { return };
         if now.wall_ms >= feed.expires_ms {
             return self.close_socket(now, ticket, close::TOKEN_EXPIRED, "token expired", CloseCause::TokenExpired);
         }
         let is_silent = feed.silent_ms <= now.monotonic_ms();
+        if is_silent && feed.phase == Phase::Loading {
+            // It takes no bytes: a Pong would not be heard.
+            feed.silent_ms = silent_ms;
+            return self.schedule(now, ticket);
+        }
         if is_silent && feed.awaits_pong {
             self.limited(Limit::PongTimeout);
             return self.gone(now, ticket, CloseCause::PongTimeout);
@@ -339,7 +345,7 @@ impl<S> Hub<S> {
         if now.wall_ms >= feed.token_due_ms() {
             feed.warned = true;
             let expires_ms = feed.expires_ms;
-            self.say(now, ticket, &frames::token_expiring(expires_ms));
+            self.say(ticket, &frames::token_expiring(expires_ms));
         }
         if is_silent {
             self.ping(now, ticket);

@@ -48,7 +48,8 @@ impl<S> Hub<S> {
         let most_there = self.rules.limits.connections_per_ip;
         let crowded = door == Door::Public && most_there > 0 && from_there > most_there;
         let stage = Stage::Idle;
-        let http = Http { reader, stage, until_ms, door, opened_us, crowded, admitted: None, waiting: None };
+        let http =
+            Http { reader, stage, until_ms, door, opened_us, crowded, client: None, admitted: None, waiting: None };
         let connection = Connection {
             generation,
             address: place,
@@ -176,8 +177,10 @@ impl<S> Hub<S> {
 
     /// After a flush: what follows from all, or not all, being on its way.
     pub fn flushed(&mut self, now: Now, ticket: Ticket) {
+        let outbound_max = self.rules.limits.outbound;
         let Some(connection) = self.connection(ticket) else { return };
         let queued = connection.queued();
+        let counted = connection.cold.as_ref().map_or(0, |cold| cold.outbound.counted());
         match &mut connection.state {
             State::Closing { shut, until_ms } if queued == 0 && !*shut => {
                 (*shut, *until_ms) = (true, now.monotonic_ms() + LINGER_MS);
@@ -187,6 +190,7 @@ impl<S> Hub<S> {
             State::Http(http) if http.waiting.is_none() && queued <= PIPELINE_BYTES => self.resume(now, ticket),
             State::Echo if queued <= PIPELINE_BYTES => self.resume(now, ticket),
             State::Feed(_) if queued == 0 => self.feed_drained(now, ticket),
+            State::Feed(_) if counted > outbound_max => self.reads_too_slowly(now, ticket),
             _ => {}
         }
         self.settle(ticket);
@@ -207,7 +211,7 @@ impl<S> Hub<S> {
                 }
                 stage => {
                     self.limited(if stage == Stage::Head { Limit::HeadTimeout } else { Limit::BodyTimeout });
-                    let address = self.peer(ticket);
+                    let address = self.asker(ticket);
                     self.refused(address, Cause::Timeout, 408);
                     self.last_reply(now, ticket, Reply::faulty(408, "The request took too long."));
                 }
@@ -219,7 +223,7 @@ impl<S> Hub<S> {
 
     /// An answer after which the connection ends.
     pub(super) fn last_reply(&mut self, now: Now, ticket: Ticket, reply: Reply) {
-        let response = response(reply).closing();
+        let response = self.readable_from("*", ticket, response(reply).closing());
         let date = self.date(now).to_owned();
         if let Some(connection) = self.connection(ticket) {
             connection.cold().outbound.push(|out| response.encode(out, &date, Terms::CLOSE));

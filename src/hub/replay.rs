@@ -35,6 +35,7 @@ impl<S> Hub<S> {
         self.outstanding += 1;
         // Behind the receipts that are queued: a client that answered and comes back is not sent it again.
         self.effects.errands.push(Errand::ReadAfter(Ask { query: Query::Backlog(backlog), ticket }));
+        self.schedule(now, ticket);
     }
 
     /// For `habittod probe`: a Ping, and nothing that somebody else is waiting for.
@@ -52,7 +53,7 @@ impl<S> Hub<S> {
         if phase == Phase::Loading {
             self.establish(now, ticket, page.skipped);
             if page.since_unknown {
-                self.complain(now, ticket, Complaint::SinceUnknown, &[]);
+                self.complain(ticket, Complaint::SinceUnknown, &[]);
             }
             if let Some(before) = page.skip_before {
                 self.submit(now, None, Command::Skip { user, channel, before }, None);
@@ -113,7 +114,7 @@ impl<S> Hub<S> {
         let unread = self.users.unread(user);
         let ack = self.rules.ack.as_str();
         let text = frames::connection_established(channel, now.wall_ms, unread, ack, skipped);
-        self.say(now, ticket, &text);
+        self.say(ticket, &text);
     }
 
     /// Every row up to `upto` is sent or was not to be: from here on, live.

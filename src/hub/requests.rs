@@ -69,6 +69,9 @@ impl<S> Hub<S> {
                 }
                 Ok(Step::Skipped { consumed }) => {
                     *start += consumed;
+                    if self.drain.is_some() {
+                        return self.begin_closing(now, ticket);
+                    }
                     self.track_stage(now, ticket);
                 }
                 Err(refusal) => {
@@ -93,6 +96,9 @@ impl<S> Hub<S> {
         let State::Http(http) = &mut connection.state else { return };
         let stage = http.reader.stage();
         let waits = http.waiting.is_some();
+        if stage != Stage::Body {
+            http.client = None;
+        }
         if stage == http.stage && stage != Stage::Idle && !waits {
             return;
         }
@@ -122,8 +128,10 @@ impl<S> Hub<S> {
             None => judge_echo(request),
             Some(_) => known.and_then(|route| self.judge(now, ticket, request, body, route)),
         };
+        let client = (body != BodyLength::None).then(|| self.client(ticket, request));
         let Some(connection) = self.connection(ticket) else { return };
         let State::Http(http) = &mut connection.state else { return };
+        http.client = client;
         match judged {
             Ok(body_max) => {
                 http.reader.admit(body_max);
@@ -273,14 +281,8 @@ impl<S> Hub<S> {
 
     fn write(&mut self, now: Now, ticket: Ticket, mut response: Response, mut terms: Terms, origin: Option<&str>) {
         terms.keep_alive &= self.drain.is_none();
-        // Pages from elsewhere have no business with the operator's numbers.
-        let is_public = self.door(ticket) == Door::Public;
-        if let Some(origin) = origin.filter(|origin| is_public && self.allows_origin(origin)) {
-            let any = self.rules.origins.iter().any(|allowed| allowed == "*");
-            response = response
-                .header("Access-Control-Allow-Origin", if any { "*".to_owned() } else { origin.to_owned() })
-                .header("Access-Control-Expose-Headers", "Retry-After, WWW-Authenticate")
-                .header("Vary", "Origin");
+        if let Some(origin) = origin {
+            response = self.readable_from(origin, ticket, response);
         }
         let date = self.date(now).to_owned();
         let Some(connection) = self.connection(ticket) else { return };
@@ -294,6 +296,20 @@ impl<S> Hub<S> {
         if response.closes(terms) {
             self.begin_closing(now, ticket);
         }
+    }
+
+    /// With what lets a page of that origin read it (Fetch, "CORS protocol"), if it may. Of a request whose origin is not
+    /// known: `*`.
+    pub(super) fn readable_from(&mut self, origin: &str, ticket: Ticket, response: Response) -> Response {
+        // Pages from elsewhere have no business with the operator's numbers.
+        if self.door(ticket) != Door::Public || !self.allows_origin(origin) {
+            return response;
+        }
+        let any = self.rules.origins.iter().any(|allowed| allowed == "*");
+        response
+            .header("Access-Control-Allow-Origin", if any { "*".to_owned() } else { origin.to_owned() })
+            .header("Access-Control-Expose-Headers", "Retry-After, WWW-Authenticate")
+            .header("Vary", "Origin")
     }
 
     /// What the server knows of itself; `None` where the reactor knows better.

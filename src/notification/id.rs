@@ -34,6 +34,20 @@ impl NotificationId {
         let row = i64::from_be_bytes([0, 0, a, b, c, d, e, f]);
         (uuid.get_version_num() == 7 && row > 0).then_some(Self(row))
     }
+
+    /// The row and the time of creation (wall ms) of a UUID that was made here, for this user. A sender's own is not.
+    #[must_use]
+    pub fn of_own_uuid(uuid: &Uuid, user: UserId) -> Option<(Self, i64)> {
+        let (id, created_ms) = (Self::of_uuid(uuid)?, created_ms(uuid)?);
+        Channel::ALL.into_iter().any(|channel| id.uuid(created_ms, user, channel) == *uuid).then_some((id, created_ms))
+    }
+}
+
+/// The moment in a UUID that has one: wall ms.
+#[must_use]
+pub fn created_ms(uuid: &Uuid) -> Option<i64> {
+    let (seconds, nanos) = uuid.get_timestamp()?.to_unix();
+    Some(i64::try_from(seconds).ok()?.saturating_mul(1_000).saturating_add(i64::from(nanos / 1_000_000)))
 }
 
 /// The id of somebody else's notification whose own id is no UUID, or is another recipient's already: a UUIDv5 of
@@ -70,6 +84,7 @@ mod tests {
             let id = NotificationId(row);
             let uuid = id.uuid(ms, UserId(user), Channel::Property);
             prop_assert_eq!(NotificationId::of_uuid(&uuid), Some(id));
+            prop_assert_eq!(NotificationId::of_own_uuid(&uuid, UserId(user)), Some((id, ms)));
             prop_assert_eq!(uuid.get_version_num(), 7);
             prop_assert_ne!(uuid, id.uuid(ms, UserId(user), Channel::Tenant));
             prop_assert_ne!(uuid, id.uuid(ms + 1, UserId(user), Channel::Property));

@@ -3,7 +3,7 @@
 
 mod id;
 
-pub use id::{NotificationId, foreign_uuid, parse_uuid};
+pub use id::{NotificationId, created_ms, foreign_uuid, parse_uuid};
 
 use crate::matching::{PropertyId, UserId};
 use serde::{Deserialize, Serialize};

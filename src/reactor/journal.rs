@@ -6,6 +6,7 @@ use crate::clock::Now;
 use crate::config::Level;
 use crate::hub::event::Event;
 use crate::log::{Line, Log};
+use crate::matching::UserId;
 use crate::metrics::Label;
 use crate::notification::NotificationId;
 
@@ -141,7 +142,7 @@ fn fields(event: &Event, now: Now, line: &mut Line<'_>) {
         Event::Read { user, what, count, .. } => {
             line.field("user", user);
             line.field("count", count);
-            read(what, now, line);
+            read(*user, what, now, line);
         }
         Event::Replayed { user, channel, ids } => {
             line.field("user", user);
@@ -176,16 +177,13 @@ fn fields(event: &Event, now: Now, line: &mut Line<'_>) {
     }
 }
 
-/// The ids that were read; of one, how long that took: its time of creation stands in the id.
-fn read(what: &WhatWasRead, now: Now, line: &mut Line<'_>) {
+/// The ids that were read; of one that has its id from here, its row and how long that took: both stand in the id.
+fn read(user: UserId, what: &WhatWasRead, now: Now, line: &mut Line<'_>) {
     match what {
         WhatWasRead::One(uuid) => {
             line.field("notification_id", uuid);
-            if let Some(id) = NotificationId::of_uuid(uuid) {
+            if let Some((id, created_ms)) = NotificationId::of_own_uuid(uuid, user) {
                 line.field("id", id);
-            }
-            if let Some((seconds, nanos)) = uuid.get_timestamp().map(|time| time.to_unix()) {
-                let created_ms = i64::try_from(seconds).unwrap_or_default() * 1_000 + i64::from(nanos / 1_000_000);
                 line.field("ms", now.wall_ms.saturating_sub(created_ms));
             }
         }

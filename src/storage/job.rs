@@ -127,6 +127,8 @@ pub enum Answer {
     RetainAfter(NotificationId),
     /// A page of a replay.
     Backlog(BacklogPage),
+    /// A page of a replay cannot be read; why, for operators.
+    NoBacklog(String),
     /// The oldest row that waits, up to a row that was looked at.
     OldestWaiting {
         found: Option<Oldest>,

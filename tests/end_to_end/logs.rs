@@ -34,6 +34,8 @@ fn of<'a>(lines: &'a [Value], event: &str) -> Vec<&'a Value> {
     lines.iter().filter(|line| line["event"] == event).collect()
 }
 
+const FOREIGN: &str = "01890000-0000-7abc-8def-0123456789ab";
+
 #[test]
 fn a_notifications_whole_story_is_in_the_log() {
     let said = overhear(&[("HABITTOD_DELIVERY_REPLAY_MAX", "1")], |server| {
@@ -50,6 +52,11 @@ fn a_notifications_whole_story_is_in_the_log() {
             server.call("POST", "/api/notifications/", &service(), note);
         }
         server.connect("tenant", 3).all();
+        // A sender's own id names no row of ours.
+        let note = json!({"user": 3, "channel": "tenant", "message": "m", "notification_id": FOREIGN});
+        assert_eq!(server.call("POST", "/api/notifications/", &service(), note).status, 201);
+        let path = format!("/api/notifications/{FOREIGN}/mark_as_read/");
+        assert_eq!(server.call("POST", &path, &user(3), json!({})).status, 200);
         std::fs::write(server.folder().join("config.toml"), "[limits]\nbody = 0\n").unwrap();
         server.signal("-HUP");
         owner.close(1000);
@@ -71,6 +78,8 @@ fn a_notifications_whole_story_is_in_the_log() {
     for (name, value) in expected.as_object().unwrap() {
         assert_eq!(&closed[name], value, "{closed}");
     }
+    let read = of(&lines, "notification_read")[1];
+    assert_eq!((&read["notification_id"], read.get("id"), read.get("ms")), (&json!(FOREIGN), None, None));
     assert_eq!(of(&lines, "notification_replayed")[0]["ids"], json!([3]));
     assert_eq!(of(&lines, "notification_skipped")[0]["count"], 1);
     for event in ["connection_opened", "request", "committed", "not_reloaded", "draining", "stopped"] {
@@ -88,6 +97,8 @@ fn a_refusal_says_whom_it_turned_away() {
             &format!("{handshake}X-Forwarded-For: 198.51.100.1, 203.0.113.9\r\n\r\n"),
             &format!("{handshake}X-Forwarded-For: unknown\r\n\r\n"),
             "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 203.0.113.9\r\nno field\r\n\r\n",
+            "POST /api/login/ HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nX-Forwarded-For: 203.0.113.9\r\n\
+             Transfer-Encoding: chunked\r\n\r\nno length\r\n",
         ] {
             exchange(server.address, bytes.as_bytes()).unwrap();
         }
@@ -95,7 +106,12 @@ fn a_refusal_says_whom_it_turned_away() {
     let lines: Vec<Value> = said.log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let refused: Vec<_> =
         of(&lines, "refused").into_iter().map(|line| (line["address"].clone(), line["cause"].clone())).collect();
-    let expected = [("203.0.113.9", "token_missing"), ("127.0.0.1", "token_missing"), ("127.0.0.1", "malformed")];
+    let expected = [
+        ("203.0.113.9", "token_missing"),
+        ("127.0.0.1", "token_missing"),
+        ("127.0.0.1", "malformed"),
+        ("203.0.113.9", "malformed"),
+    ];
     assert_eq!(refused, expected.map(|(address, cause)| (json!(address), json!(cause))));
 }
 

@@ -5,8 +5,8 @@ use super::{Batch, Committer};
 use crate::clock::Clock;
 use crate::inbox::{Letter, post_office};
 use crate::notification::Notification;
-use crate::storage::job::{Answer, Ask, Census, Change, Errand, Outcome};
-use crate::storage::{queries, schema};
+use crate::storage::job::{Ask, Census, Change, Errand, Outcome};
+use crate::storage::{queries, reader, schema};
 use rusqlite::Connection;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -121,7 +121,7 @@ impl Store {
         let answer = if works {
             queries::answer(self.db(), &ask.query).unwrap()
         } else {
-            Answer::Failed("cannot be read".to_owned())
+            reader::failed(&ask.query, "cannot be read".to_owned())
         };
         let outcome = Outcome { ticket: Some(ask.ticket), answer, changes: Vec::new(), asked_us: 0, ours: true };
         self.read = Some(Letter::Answered(vec![outcome]));
