@@ -10,8 +10,8 @@ use super::target::{Target, is_host};
 use super::{BodyLength, Terms};
 use memchr::{memchr, memchr_iter, memchr2};
 
-/// Header lines of one request.
-const HEADERS_MAX: usize = 64;
+/// Header lines of one request: as many as Apache and hyper take.
+const HEADERS_MAX: usize = 100;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {

@@ -123,8 +123,9 @@ impl<S> Hub<S> {
         if body != BodyLength::None {
             return Err((Cause::Body, Reply::faulty(400, "A handshake has no body.")));
         }
+        // Which of several counts is not guessed at.
         if let Some(origin) = request.header("origin")
-            && !self.allows_origin(origin)
+            && (request.header_count("origin") > 1 || !self.allows_origin(origin))
         {
             return Err((Cause::Origin, Reply::forbidden()));
         }

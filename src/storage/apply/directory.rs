@@ -13,7 +13,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 /// What a deleted user takes with him, all of it filed.
-const FORGET: [&str; 7] = [
+const FORGET: [&str; 8] = [
     "UPDATE general SET shared_by = shared_by - (SELECT count(*) FROM inbox JOIN notification n ON n.id = notification
        WHERE inbox.user = ?1 AND n.general = general.id)
      WHERE id IN (SELECT n.general FROM inbox JOIN notification n ON n.id = notification WHERE inbox.user = ?1)",
@@ -25,6 +25,8 @@ const FORGET: [&str; 7] = [
        (SELECT m.property, m.tenant FROM suit JOIN matches m ON m.id = suit.match WHERE suit.tenant = ?1)",
     "DELETE FROM matches WHERE id IN (SELECT match FROM suit WHERE tenant = ?1)",
     "DELETE FROM suit WHERE tenant = ?1",
+    // Answers that are kept for him: whoever has his id next gets none of them.
+    "DELETE FROM idempotency WHERE caller = ?1",
 ];
 
 impl Writer {
@@ -109,7 +111,7 @@ impl Writer {
             )?
             .query_row([id.0], |row| row.get(0))?;
         if !known {
-            return Ok(Answer::Reply(Reply::not_found("No User matches the given query.")));
+            return Ok(Answer::Reply(no_user()));
         }
         self.db
             .prepare_cached(
@@ -202,6 +204,10 @@ fn remember<K: Hash + Eq, V>(known: &mut HashMap<K, Option<Arc<V>>>, id: K, foun
 
 fn json(further: &serde_json::Map<String, serde_json::Value>) -> String {
     serde_json::to_string(further).unwrap_or_else(|_| "{}".to_owned())
+}
+
+pub(super) fn no_user() -> Reply {
+    Reply::not_found("No User matches the given query.")
 }
 
 pub(super) fn no_property() -> Reply {

@@ -17,7 +17,7 @@ impl Writer {
             return Ok(Answer::Reply(super::directory::no_property()));
         };
         if home.is_kept_by(by) {
-            return Ok(Answer::Reply(Reply::refused(400, "No puedes solicitar tu propia propiedad")));
+            return Ok(Answer::Reply(own_property()));
         }
         let before = self.match_of_pair(id, by)?;
         let action = if likes { Move::TenantLikes } else { Move::TenantRejects };
@@ -49,6 +49,10 @@ impl Writer {
         }
         if !allowed {
             return Ok(Answer::Reply(Reply::refused(403, "No autorizado")));
+        }
+        // The engine proposed his own to him, or he became its owner since.
+        if keeps && action == Move::TenantLikes {
+            return Ok(Answer::Reply(own_property()));
         }
         let (property, tenant) = (found.property, found.tenant);
         Ok(Answer::Reply(match self.act(Some(found), property, tenant, home.as_deref(), action, reason)? {
@@ -172,6 +176,9 @@ impl Writer {
         if self.property(property)?.is_none() {
             return Ok(Answer::Reply(super::directory::no_property()));
         }
+        if self.deleted.contains(&tenant) {
+            return Ok(Answer::Reply(super::directory::no_user()));
+        }
         let Some(before) = self.match_of_pair(property, tenant)? else {
             let made = self.insert_match(property, tenant, score, Status::Suggested, None, metadata.unwrap_or("{}"))?;
             return Ok(Answer::Reply(Reply::created(MatchView::new(&made))));
@@ -190,6 +197,10 @@ impl Writer {
             .query_row([id.0], schema::one_match)
             .optional()
     }
+}
+
+fn own_property() -> Reply {
+    Reply::refused(400, "No puedes solicitar tu propia propiedad")
 }
 
 fn no_match() -> Reply {

@@ -236,6 +236,17 @@ fn an_engines_score_makes_a_suggestion() {
     assert_eq!(rows.told(act(OWNER, 1, Act::OwnerReject)).2, []);
     let elsewhere = Command::PutMatch { property: PropertyId(8), tenant: TENANT, score: 1.0, metadata: None };
     assert_eq!(rows.told(elsewhere).0, 404);
+    // Nobody likes what is his own, though it was proposed to him.
+    let own = Command::PutMatch { property: HOME, tenant: OWNER, score: 1.0, metadata: None };
+    assert_eq!(rows.told(own).0, 201);
+    for likes in [Act::Like, Act::Accept] {
+        assert_eq!(
+            rows.told(act(OWNER, 2, likes)),
+            (400, json!({"error": "No puedes solicitar tu propia propiedad"}), vec![])
+        );
+    }
+    rows.run(Command::DeleteUser { id: TENANT });
+    assert_eq!(rows.told(put(98.4, None)).0, 404);
 }
 
 #[test]
@@ -374,8 +385,11 @@ fn a_user_comes_is_shut_out_and_goes() {
     rows.run(put_property(true));
     rows.run(like(TENANT));
     rows.notify(TENANT, Channel::Tenant);
+    let key = Idempotency { caller: TENANT.0, key: "k".to_owned(), fingerprint: 1 };
+    rows.job(Command::MarkAllRead { by: TENANT }, Some(key));
+    assert_eq!(rows.count("idempotency"), 1);
     let (answer, changes) = rows.run(Command::DeleteUser { id: TENANT });
-    assert_eq!(reply(&answer).0, 204);
+    assert_eq!((reply(&answer).0, rows.count("idempotency")), (204, 0));
     assert!(matches!(
         changes[..],
         [Change::Forgotten { user: TENANT }, Change::Standing { user: TENANT, standing: Standing::Deleted }]
