@@ -134,7 +134,9 @@ impl Log {
             return;
         }
         let waiting = self.shared.waiting_bytes.load(Ordering::Relaxed) + self.lines.len();
-        if waiting > WAITING_MAX || self.shared.closed.load(Ordering::Relaxed) {
+        // What an operator has to know has room behind what is routine.
+        let most = if level <= Level::Warn { 2 * WAITING_MAX } else { WAITING_MAX };
+        if waiting > most || self.shared.closed.load(Ordering::Relaxed) {
             self.dropped += 1;
             return;
         }

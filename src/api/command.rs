@@ -102,11 +102,12 @@ pub enum Command {
         expires_ms: i64,
     },
     Refresh(Refresh),
-    /// Removes what is older than `storage.retention`: one stretch of rows after `after`.
+    /// Removes what is older than `storage.retention`: one stretch of rows after `after`. How long they are kept, by the
+    /// time at which this is carried out: the clock of one node removes no rows of others.
     Retain {
         after: NotificationId,
-        read_before_ms: i64,
-        unread_before_ms: i64,
+        read_for_ms: i64,
+        unread_for_ms: i64,
     },
     /// Nothing but an answer to remember under an `Idempotency-Key`: a request that was refused before it got here.
     Remember {
@@ -171,6 +172,15 @@ impl Command {
     #[must_use]
     pub fn can_be_repeated(&self) -> bool {
         matches!(self, Self::MarkDelivered { .. } | Self::Relay { .. } | Self::Meet { .. })
+    }
+
+    /// About how many rows it makes: what a transaction is measured by.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Notify { to: Recipients::Many(users), .. } => users.len().max(1),
+            _ => 1,
+        }
     }
 
     /// Receipts wait for the next commit (or make one after a little while); all else makes one now.

@@ -9,7 +9,7 @@ use crate::api::command::Command;
 use crate::storage::job::{Idempotency, Job};
 use serde::{Deserialize, Serialize};
 
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// Bytes after which an entry takes no further command; one command alone may be larger.
 const ENTRY_BYTES: usize = 1024 * 1024;
@@ -136,7 +136,7 @@ mod tests {
             },
             Command::DeleteProperty { id: PropertyId(9) },
             Command::PutMatch { property: PropertyId(9), tenant: user, score: 98.4, metadata: Some("{}".to_owned()) },
-            Command::Retain { after: id, read_before_ms: -1, unread_before_ms: i64::MIN },
+            Command::Retain { after: id, read_for_ms: -1, unread_for_ms: i64::MIN },
             Command::Remember { status: 400, body: "{}".to_owned() },
         ]
     }
@@ -148,24 +148,25 @@ mod tests {
         for (n, command) in one_of_each().iter().enumerate() {
             commands.push(command, (n % 2 == 0).then_some(&key));
         }
-        let jobs = decode("1", &commands.finish(), 42).unwrap();
+        let jobs = decode("2", &commands.finish(), 42).unwrap();
         for (n, (job, command)) in jobs.iter().zip(one_of_each()).enumerate() {
             assert_eq!((&job.command, job.at_ms), (&command, 42));
             assert_eq!(job.idempotency.as_ref(), (n % 2 == 0).then_some(&key));
         }
         assert_eq!(jobs.len(), one_of_each().len());
-        assert!(decode("1", &Commands::default().finish(), 0).unwrap().is_empty());
+        assert!(decode("2", &Commands::default().finish(), 0).unwrap().is_empty());
     }
 
     #[test]
     fn what_is_not_known_is_not_guessed_at() {
         for (version, json) in [
-            ("2", "[]"),
+            ("1", "[]"),
+            ("3", "[]"),
             ("", "[]"),
-            ("1", "["),
-            ("1", r#"[{"c":{"Unheard":{"of":1}}}]"#),
-            ("1", r#"[{"c":{"MarkAllRead":{"by":1,"gently":true}}}]"#),
-            ("1", r#"[{"c":{"MarkAllRead":{"by":1}},"x":1}]"#),
+            ("2", "["),
+            ("2", r#"[{"c":{"Unheard":{"of":1}}}]"#),
+            ("2", r#"[{"c":{"MarkAllRead":{"by":1,"gently":true}}}]"#),
+            ("2", r#"[{"c":{"MarkAllRead":{"by":1}},"x":1}]"#),
         ] {
             assert!(decode(version, json.as_bytes(), 0).is_err(), "{version} {json}");
         }

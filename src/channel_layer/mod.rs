@@ -67,10 +67,19 @@ pub enum JoinError {
 }
 
 impl ChannelLayer {
-    /// `CHANNEL_LAYER=inmemory`.
-    #[must_use]
-    pub fn in_memory(storage: Storage) -> Self {
-        Self { storage, shared: None }
+    /// `CHANNEL_LAYER=inmemory`, where `database` is the file behind `storage`. Not one that follows a log: with the
+    /// first change that the log does not know of it could never follow it again.
+    pub fn in_memory(storage: Storage, database: &Path) -> Result<Self, JoinError> {
+        if storage.progress().mark().is_none() {
+            return Ok(Self { storage, shared: None });
+        }
+        storage.close();
+        let path = database.display().to_string();
+        let what = format!(
+            "it follows the log of several nodes: set channel_layer.backend = \"redis\" (CHANNEL_LAYER=redis); to leave \
+             that log for good: sqlite3 {path} \"DELETE FROM meta WHERE key = 'log'\""
+        );
+        Err(JoinError::Log { path, what })
     }
 
     /// `CHANNEL_LAYER=redis`. Where Redis is not there (yet), what there is can be read meanwhile. `database`: the file

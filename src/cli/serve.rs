@@ -2,7 +2,7 @@
 //! Enter at [`run`].
 
 use super::systemd::{self, Manager};
-use super::{Exit, Given, Ran, complain, load, warn};
+use super::{Exit, Given, Ran, complain, config_file, load, warn};
 use crate::api::routes::Door;
 use crate::auth::Verifier;
 use crate::channel_layer::{self, ChannelLayer, JoinError};
@@ -33,7 +33,7 @@ const RESERVED_DESCRIPTORS: usize = 64;
 const RELOADED_WITHIN: Duration = Duration::from_secs(10);
 
 pub(super) fn run(given: &Given) -> Ran {
-    serve(&given.config()?, Reload::File(given.file.clone()), |_| {})
+    serve(&given.config()?, Reload::File(config_file(given.file.as_deref()).map(Path::to_owned)), |_| {})
 }
 
 /// What SIGHUP does.
@@ -116,10 +116,11 @@ fn failed<T>(what: &'static str) -> impl FnOnce(std::io::Error) -> Result<T, Exi
 
 /// The road that the configuration chooses.
 fn road(config: &Config, storage: Storage, post: &Postbox, clock: Clock) -> Result<ChannelLayer, JoinError> {
+    let path = &config.storage.path;
     match config.channel_layer.backend {
-        Backend::InMemory => Ok(ChannelLayer::in_memory(storage)),
+        Backend::InMemory => ChannelLayer::in_memory(storage, path),
         Backend::Redis => {
-            let (path, message_max) = (&config.storage.path, config.limits.body);
+            let message_max = config.limits.body;
             ChannelLayer::shared(storage, path, message_max, &config.channel_layer, post, clock)
         }
     }

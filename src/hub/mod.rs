@@ -287,10 +287,9 @@ impl<S> Hub<S> {
     }
 
     fn retain(&mut self, now: Now, after: NotificationId) {
-        let retention_ms = i64::try_from(self.rules.retention.as_millis()).unwrap_or(i64::MAX);
-        let read_before_ms = now.wall_ms.saturating_sub(retention_ms);
-        let unread_before_ms = now.wall_ms.saturating_sub(retention_ms.saturating_mul(4));
-        self.submit(now, None, Command::Retain { after, read_before_ms, unread_before_ms }, None);
+        let read_for_ms = i64::try_from(self.rules.retention.as_millis()).unwrap_or(i64::MAX);
+        let unread_for_ms = read_for_ms.saturating_mul(4);
+        self.submit(now, None, Command::Retain { after, read_for_ms, unread_for_ms }, None);
     }
 
     /// Writing fails, or works again.

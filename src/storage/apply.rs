@@ -147,8 +147,9 @@ impl Writer {
                 self.sign_in(*user, checked, *family, *token, *expires_ms)
             }
             Command::Refresh(refresh) => self.refresh(refresh),
-            Command::Retain { after, read_before_ms, unread_before_ms } => {
-                self.retain(*after, *read_before_ms, *unread_before_ms)
+            Command::Retain { after, read_for_ms, unread_for_ms } => {
+                let before = |kept_ms: &i64| self.at_ms.saturating_sub(*kept_ms);
+                self.retain(*after, before(read_for_ms), before(unread_for_ms))
             }
             Command::Remember { status, body } => {
                 Ok(Answer::Reply(Reply { status: *status, headers: Vec::new(), body: body.clone() }))

@@ -8,7 +8,7 @@ use super::Depth;
 use super::apply::Writer;
 use super::gather::{Takes, top_up};
 use super::job::{Answer, Ask, Change, Errand, Job, Outcome, Pulse};
-use super::mark::{Entry, Mark, Progress};
+use super::mark::{Entry, Progress};
 use super::place::Place;
 use crate::clock::Clock;
 use crate::inbox::{Letter, Postbox};
@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
-/// Commands in one transaction: enough to share a sync, few enough that the first does not wait for the last.
+/// Rows in one transaction: enough to share a sync, few enough that the first does not wait for the last.
 const BATCH_MAX: usize = 512;
 /// A pause after which the trailing indexes are brought up.
 const FILE_AFTER: Duration = Duration::from_millis(500);
@@ -49,9 +49,9 @@ struct Batch {
     jobs: Vec<Job>,
     entries: Vec<Entry>,
     asks: Vec<Ask>,
-    /// Errands, and the commands in them.
+    /// Errands, and about how many rows they make.
     errands: usize,
-    commands: usize,
+    rows: usize,
     pulses: Vec<Pulse>,
     /// Somebody waits for something in it. What an entry says has waited already.
     urgent: bool,
@@ -63,12 +63,12 @@ impl Batch {
         self.urgent |= !matches!(&errand, Errand::Write(job) if job.command.can_wait());
         match errand {
             Errand::Write(job) => {
-                self.commands += 1;
+                self.rows += job.command.rows();
                 self.jobs.push(job);
             }
             Errand::ReadAfter(ask) => self.asks.push(ask),
             Errand::Follow(mut entry) => {
-                self.commands += entry.jobs.len().max(1);
+                self.rows += entry.jobs.iter().map(|job| job.command.rows()).sum::<usize>().max(1);
                 self.asks.append(&mut entry.asks);
                 self.entries.push(entry);
             }
@@ -77,7 +77,7 @@ impl Batch {
     }
 
     fn takes(&self) -> Takes {
-        match (self.commands < BATCH_MAX, self.urgent) {
+        match (self.rows < BATCH_MAX, self.urgent) {
             (false, _) => Takes::Nothing,
             (true, true) => Takes::WhatIsThere,
             (true, false) => Takes::WhatComes,
@@ -158,6 +158,11 @@ impl Committer {
     /// Brings the trailing indexes up by a portion; whether more is left. Where it fails nothing is lost and nothing is
     /// told: writing fails, too, and says so.
     fn file(&mut self) -> bool {
+        // What is to be filed is known from memory: with half of it, the rest would never be.
+        if self.stale && self.rows.reload().is_err() {
+            return false;
+        }
+        self.stale = false;
         let filed = self.rows.file();
         if filed.is_err() {
             self.roll_back();
@@ -167,14 +172,8 @@ impl Committer {
 
     fn commit(&mut self, jobs: &[Job]) {
         let began_us = self.clock.now().monotonic_us;
-        // A change that the log does not know of: from here on this database follows none.
-        let leaves = self.progress.mark().is_some();
-        let committed = self.transaction_of(|rows, apply| {
-            if leaves {
-                Mark::remove(&rows.db)?;
-            }
-            jobs.iter().map(|job| outcome(rows, apply, job, true)).collect()
-        });
+        let committed =
+            self.transaction_of(|rows, apply| jobs.iter().map(|job| outcome(rows, apply, job, true)).collect());
         let (outcomes, failure) = match committed {
             Ok(outcomes) => (outcomes, None),
             Err(e) => {
@@ -182,9 +181,6 @@ impl Committer {
                 (jobs.iter().map(|job| failed(job, &why)).collect(), is_environment(&e).then_some(why))
             }
         };
-        if leaves && failure.is_none() {
-            self.progress.set_mark(None);
-        }
         let took_us = self.clock.now().monotonic_us - began_us;
         self.tell_health(failure);
         self.post.post(Letter::Committed { outcomes, took_us });
@@ -357,10 +353,11 @@ fn is_environment(e: &rusqlite::Error) -> bool {
 mod tests {
     use super::stepwise::{Fault, Store};
     use super::*;
-    use crate::api::command::{Command, Query};
+    use crate::api::command::{Command, Query, Recipients};
     use crate::matching::UserId;
+    use crate::notification::{Channel, General};
     use crate::storage::job::Ticket;
-    use crate::storage::mark::{Position, Tag};
+    use crate::storage::mark::{Mark, Position, Tag};
     use std::sync::mpsc::channel;
     use uuid::Uuid;
 
@@ -396,6 +393,29 @@ mod tests {
             assert!(!fails_at(0));
             assert!(store.committer.held.is_empty());
         }
+    }
+
+    #[test]
+    fn nothing_is_filed_from_half_a_memory() {
+        let mut store = Store::new();
+        store.committer.stale = true;
+        store.committer.file();
+        assert!(!store.committer.stale);
+        store.db().execute_batch("ALTER TABLE meta RENAME TO elsewhere").unwrap();
+        store.committer.stale = true;
+        assert!(!store.committer.file());
+        assert!(store.committer.stale, "what it could not read, it does not know");
+    }
+
+    #[test]
+    fn a_transaction_is_measured_by_its_rows() {
+        let general = General { kind: String::new(), title: String::new(), message: "m".into(), data: "{}".into() };
+        let to = Recipients::Many((1..=BATCH_MAX as i64).map(UserId).collect());
+        let mut batch = Batch::default();
+        batch.add(Errand::Follow(entry(1, vec![Command::Meet { user: UserId(1) }])));
+        assert!(!matches!(batch.takes(), Takes::Nothing));
+        batch.add(Errand::Follow(entry(2, vec![Command::Notify { to, channel: Channel::Tenant, general }])));
+        assert!(matches!(batch.takes(), Takes::Nothing));
     }
 
     #[test]

@@ -189,7 +189,7 @@ fn read_match(
         (None, known) => known.map_or(0.0, |known| known.score),
     };
     let status = match (said("status"), known) {
-        (Some(value), _) => status(value)?,
+        (Some(value), known) => status(value, known)?,
         (None, known) => known.map_or(Status::Suggested, |known| known.status),
     };
     let metadata = match (said("metadata"), known) {
@@ -210,10 +210,12 @@ fn read_match(
     Ok(Match { id, property, tenant, score, status, metadata, created_ms, updated_ms })
 }
 
-/// As the wire spells it. Who said no is not told; the tenant can ask again only if it was himself, so it was the owner.
-fn status(value: &Value) -> Imported<Status> {
+/// As the wire spells it. Who said no is not told, but may be known here. Else the tenant can ask again only if it was
+/// himself, so it was the owner.
+fn status(value: &Value, before: Option<&Match>) -> Imported<Status> {
+    let before = before.map(|before| before.status);
     let known = [Status::Suggested, Status::Pending, Status::Accepted, Status::Rejected(Rejecter::Owner)];
-    match value.as_str().and_then(|name| known.into_iter().find(|status| status.as_str() == name)) {
+    match value.as_str().and_then(|name| before.into_iter().chain(known).find(|status| status.as_str() == name)) {
         Some(status) => Ok(status),
         None => wrong("status: expected suggested, pending, accepted or rejected"),
     }
@@ -330,6 +332,16 @@ mod tests {
         let (standing, email): (i64, String) =
             db.query_row("SELECT standing, email FROM user", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
         assert_eq!((standing, email.as_str()), (1, ""), "as PUT: is_active stays, texts are replaced");
+    }
+
+    #[test]
+    fn who_said_no_stays_known() {
+        let world = World::new();
+        // 3: a tenant who rejected, here.
+        let tenant = status_number(Status::Rejected(Rejecter::Tenant));
+        world.file.connect().unwrap().execute("UPDATE matches SET status = ?1 WHERE id = 40", [tenant]).unwrap();
+        world.import(WORLD).unwrap();
+        assert_eq!(world.matches()[1].status, Status::Rejected(Rejecter::Tenant));
     }
 
     #[test]

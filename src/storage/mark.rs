@@ -74,10 +74,6 @@ impl Mark {
         let mut write = db.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?;
         write.execute((MARK, self.to_string())).map(drop)
     }
-
-    pub(super) fn remove(db: &Connection) -> rusqlite::Result<()> {
-        db.execute("DELETE FROM meta WHERE key = ?1", [MARK]).map(drop)
-    }
 }
 
 /// One entry of the log, to be applied whole, with its position, in its turn.

@@ -59,6 +59,23 @@ fn a_hangup_reloads_limits() {
 }
 
 #[test]
+fn a_file_that_has_gone_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.toml");
+    std::fs::write(&file, "[limits]\nbody = 64\n").unwrap();
+    let mut server = Server::start_in::<&str>(folder, &[]);
+    std::fs::remove_file(&file).unwrap();
+    server.signal("-HUP");
+    // Signals are taken in their order.
+    let log = server.stop_and_read_log();
+    assert!(
+        log.iter().any(|line| line.contains(r#""event":"not_reloaded""#) && line.contains("config.toml")),
+        "{log:?}"
+    );
+    assert!(!log.iter().any(|line| line.contains(r#""event":"reloaded""#)), "{log:?}");
+}
+
+#[test]
 fn a_stop_says_goodbye_and_ends_well() {
     let mut server = Server::start();
     server.put_world();

@@ -73,12 +73,14 @@ fn listen(common: &Common, keyring: &Keyring) -> RedisResult<()> {
     let mut waiters = Waiters::connect(&common.address, common.waiters, &wait_for(keyring))?;
     while !common.is_over() {
         let mut messages = Vec::new();
-        waiters.wait(LOOK_EVERY, &mut messages)?;
-        if messages.is_empty() {
+        let waited = waiters.wait(LOOK_EVERY, &mut messages);
+        if waited.is_ok() && messages.is_empty() {
             cmd("PING").exec(&mut link)?;
             continue;
         }
+        // Where one connection is broken, the others may have been handed more.
         take(common, keyring, &mut link, &mut waiters, messages)?;
+        waited?;
     }
     take(common, keyring, &mut link, &mut waiters, Vec::new())
 }
@@ -89,7 +91,8 @@ fn wait_for(keyring: &Keyring) -> redis::Cmd {
     wait
 }
 
-/// All that has come: what waits in the keys, and, once Redis has said so, what it had handed out by then.
+/// All that has come: what waits in the keys, and, once Redis has said so, what it had handed out by then. What has come is
+/// passed on where more cannot be had: Redis does not have it any more.
 fn take(
     common: &Common,
     keyring: &Keyring,
@@ -97,6 +100,20 @@ fn take(
     waiters: &mut Waiters,
     mut messages: Vec<Message>,
 ) -> RedisResult<()> {
+    let emptied = empty(keyring, link, &mut messages);
+    let collected = waiters.collect(&mut messages);
+    messages.sort_by(|one, other| one.0.total_cmp(&other.0));
+    let mut heard = Heard::default();
+    for (_, message) in &messages {
+        hear(common, keyring, message.get(RANDOM..).unwrap_or_default(), &mut heard);
+    }
+    heard.pass_on(common);
+    emptied?;
+    Ok(collected?)
+}
+
+/// Takes what waits in the keys.
+fn empty(keyring: &Keyring, link: &mut Connection, messages: &mut Vec<Message>) -> RedisResult<()> {
     let mut rest = pipe();
     for key in &keyring.keys {
         rest.add_command(cmd("ZPOPMIN").arg(key).arg(AT_ONCE).to_owned());
@@ -106,13 +123,6 @@ fn take(
         let found: Vec<(Vec<u8>, f64)> = FromRedisValue::from_redis_value(found)?;
         messages.extend(found.into_iter().map(|(message, score)| (score, message)));
     }
-    waiters.collect(&mut messages)?;
-    messages.sort_by(|one, other| one.0.total_cmp(&other.0));
-    let mut heard = Heard::default();
-    for (_, message) in &messages {
-        hear(common, keyring, message.get(RANDOM..).unwrap_or_default(), &mut heard);
-    }
-    heard.pass_on(common);
     Ok(())
 }
 

@@ -44,18 +44,22 @@ impl Waiters {
         Ok(Self { poll, events: Events::with_capacity(count), each, wait })
     }
 
-    /// Waits for the first messages.
+    /// Waits for the first messages; they count where it fails, too.
     pub(super) fn wait(&mut self, at_most: Duration, messages: &mut Vec<Message>) -> io::Result<()> {
         match self.poll.poll(&mut self.events, Some(at_most)) {
             Err(e) if e.kind() != ErrorKind::Interrupted => return Err(e),
             _ => {}
         }
+        let mut all = Ok(());
         for event in &self.events {
-            if let Some(waiter) = self.each.get_mut(event.token().0) {
-                waiter.read(&self.wait, messages)?;
+            if let Some(waiter) = self.each.get_mut(event.token().0)
+                && let Err(e) = waiter.read(&self.wait, messages)
+            {
+                // What the others got has left Redis all the same.
+                all = Err(e);
             }
         }
-        Ok(())
+        all
     }
 
     /// What has come by now, to all of them.
@@ -68,21 +72,21 @@ impl Waiter {
     /// Until there is no more; for each reply another wait goes out.
     fn read(&mut self, wait: &[u8], messages: &mut Vec<Message>) -> io::Result<()> {
         let mut some = [0; 16 * 1024];
-        loop {
+        let mut works = loop {
             match self.stream.read(&mut some) {
-                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(0) => break Err(ErrorKind::UnexpectedEof.into()),
                 Ok(count) => self.came.extend_from_slice(some.get(..count).unwrap_or_default()),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break Ok(()),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+                Err(e) => break Err(e),
             }
-        }
+        };
         while let Some((used, message)) = reply(&self.came)? {
             self.came.drain(..used);
             messages.push(message);
-            self.stream.write_all(wait)?;
+            works = works.and_then(|()| self.stream.write_all(wait));
         }
-        if self.came.len() > REPLY_MAX { Err(odd()) } else { Ok(()) }
+        if self.came.len() > REPLY_MAX { Err(odd()) } else { works }
     }
 }
 
@@ -126,7 +130,10 @@ fn line<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::RedisAddress;
     use proptest::prelude::*;
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener};
 
     #[test]
     fn replies_are_read_once_they_are_whole() {
@@ -139,6 +146,39 @@ mod tests {
         for odd in [&b"-ERR no\r\n"[..], b"*2\r\n", b"*3\r\n:5\r\n", b"*3\r\n$x\r\n", b"*3\r\n$1\r\nabc", &[b'x'; 65]] {
             assert!(reply(odd).is_err(), "{odd:?}");
         }
+    }
+
+    /// What a connection got before it broke has left Redis.
+    #[test]
+    fn a_broken_connection_takes_nothing_with_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let address = RedisAddress::Host { host: "127.0.0.1".to_owned(), port };
+        let address = Address::new(&address, Duration::from_secs(60)).unwrap();
+        let redis = std::thread::spawn(move || {
+            let mut streams = [0; 2].map(|_| {
+                let (mut stream, _) = listener.accept().unwrap();
+                let (mut asked, mut byte) = (Vec::new(), [0]);
+                while !asked.ends_with(b"SELECT\r\n$1\r\n0\r\n") {
+                    stream.read_exact(&mut byte).unwrap();
+                    asked.extend(byte);
+                }
+                stream.write_all(b"+OK\r\n").unwrap();
+                stream
+            });
+            for (stream, message) in streams.iter_mut().zip(["a", "b"]) {
+                let reply = format!("*3\r\n$1\r\nk\r\n$1\r\n{message}\r\n$1\r\n7\r\n");
+                stream.write_all(reply.as_bytes()).unwrap();
+            }
+            streams[1].shutdown(Shutdown::Write).unwrap();
+            streams
+        });
+        let mut waiters = Waiters::connect(&address, 2, redis::cmd("BZPOPMIN").arg("k").arg(0)).unwrap();
+        let mut messages = Vec::new();
+        while waiters.wait(Duration::from_secs(60), &mut messages).is_ok() {}
+        messages.sort_by(|one, other| one.1.cmp(&other.1));
+        assert_eq!(messages, [(7.0, b"a".to_vec()), (7.0, b"b".to_vec())]);
+        drop(redis.join().unwrap());
     }
 
     proptest! {

@@ -67,7 +67,7 @@ impl Rows {
     }
 
     fn retain(&mut self) {
-        self.run(Command::Retain { after: NotificationId(0), read_before_ms: 0, unread_before_ms: 0 });
+        self.run(Command::Retain { after: NotificationId(0), read_for_ms: i64::MAX, unread_for_ms: i64::MAX });
     }
 
     fn families(&self) -> i64 {
