@@ -15,7 +15,7 @@ pub(super) const APPLICATION_ID: i32 = 0x4842_5444;
 /// The hot commit only appends: each index hit at random costs a dirty page a row, which is what a commit costs. No
 /// index on UUIDs of ours (the row id is inside), none on "undelivered" (the hub counts, `waiting` walks the user's
 /// newest rows); the rest trail behind (`apply::filing`).
-pub(super) const MIGRATIONS: [&str; 4] = ["
+pub(super) const MIGRATIONS: [&str; 5] = ["
 CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
 
 CREATE TABLE user (
@@ -115,6 +115,8 @@ INSERT INTO meta VALUES ('filed_notification', coalesce((SELECT max(id) FROM not
 INSERT INTO meta VALUES ('filed_match', coalesce((SELECT max(id) FROM matches), 0));
 ", "
 CREATE TABLE visitor (id INTEGER PRIMARY KEY) STRICT; -- users not in the directory who have connected
+", "
+CREATE INDEX property_active ON property (id) WHERE is_active; -- the list of them is counted for each page
 "];
 
 /// Brings a database to the newest version, a transaction a step. The newest version that this program knows is

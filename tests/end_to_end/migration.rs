@@ -12,8 +12,8 @@ use std::path::Path;
 
 const MATCHES: i64 = 300;
 const NOTIFICATIONS: i64 = 700;
-/// Each version brought a table of this name.
-const TABLES: [&str; 4] = ["notification", "refresh_family", "inbox", "visitor"];
+/// Each version brought a table or an index of this name.
+const BROUGHT: [&str; 5] = ["notification", "refresh_family", "inbox", "visitor", "property_active"];
 /// What a power loss may have left of one moment: tries.
 const LOSSES: usize = 2;
 
@@ -47,7 +47,7 @@ impl First {
         let found = Connection::open(aside.path().join("habittod.db")).unwrap();
         let version = whole_version(&found, when);
         let db = up_to_date(folder);
-        assert_eq!(whole_version(&db, when), TABLES.len());
+        assert_eq!(whole_version(&db, when), BROUGHT.len());
         assert_eq!(digest_of(&db).unwrap(), self.digest, "{when}");
         assert_eq!(schema(&db), self.schema, "{when}");
         version
@@ -79,9 +79,9 @@ fn whole_version(db: &Connection, when: &str) -> usize {
     let check: String = db.pragma_query_value(None, "quick_check", |row| row.get(0)).unwrap();
     assert_eq!(check, "ok", "{when}");
     let version: usize = db.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-    for (before, table) in TABLES.iter().enumerate() {
-        let is_there = number(db, &format!("SELECT count(*) FROM sqlite_schema WHERE name = '{table}'")) == 1;
-        assert_eq!(is_there, before < version, "{table} in version {version}, {when}");
+    for (before, brought) in BROUGHT.iter().enumerate() {
+        let is_there = number(db, &format!("SELECT count(*) FROM sqlite_schema WHERE name = '{brought}'")) == 1;
+        assert_eq!(is_there, before < version, "{brought} in version {version}, {when}");
     }
     assert_eq!(number(db, "SELECT count(*) FROM notification"), NOTIFICATIONS, "{when}");
     if version >= 3 {
@@ -109,7 +109,7 @@ fn a_database_of_the_first_version_is_served_with_all_its_rows() {
 #[test]
 fn a_start_that_ends_anywhere_in_a_migration_leaves_a_whole_version() {
     let first = First::make();
-    let mut found = [0; TABLES.len() + 1];
+    let mut found = [0; BROUGHT.len() + 1];
     for n in 1.. {
         for kill in [true, false] {
             let disk = Disk::fast();
@@ -148,7 +148,7 @@ fn a_power_loss_anywhere_in_a_migration_leaves_a_whole_version() {
     for name in ["habittod.db", "habittod.db.id"] {
         world.put(&folder.join(name), fs::read(first.folder.path().join(name)).unwrap());
     }
-    let (mut chance, mut found) = (Chance(0x5eed), [0; TABLES.len() + 1]);
+    let (mut chance, mut found) = (Chance(0x5eed), [0; BROUGHT.len() + 1]);
     for (at, step) in done.iter().enumerate() {
         if !matches!(step, Done::Sent(_)) {
             world.change(step);
