@@ -287,5 +287,7 @@ fn login_storm(server: &Server) {
         .collect();
     let mut storm = storm.into_iter();
     assert!(storm.next().map(heard).unwrap().starts_with(b"HTTP/1.1 401 "));
-    assert!(storm.next_back().map(heard).unwrap().starts_with(b"HTTP/1.1 503 "));
+    // Where a hash has just come to its end, the last of them has taken its place.
+    let refused = storm.rev().map(heard).find(|answer| !answer.starts_with(b"HTTP/1.1 401 ")).unwrap();
+    assert!(refused.starts_with(b"HTTP/1.1 503 "), "{}", String::from_utf8_lossy(&refused));
 }
