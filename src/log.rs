@@ -308,6 +308,23 @@ mod tests {
     }
 
     #[test]
+    fn what_an_operator_has_to_know_has_room_behind_what_is_routine() {
+        let (mut log, _reader) = log(Format::Json);
+        let long = "x".repeat(1_000);
+        for (level, budgets) in [(INFO, 1), (Level::Warn, 2)] {
+            let before = log.dropped();
+            log.write(1, level, "draining", |_| {});
+            assert_eq!(log.dropped(), before, "{level:?}");
+            for _ in 0..10_000 {
+                log.write(1, level, "request", |line| line.field("why", &long));
+                log.flush();
+            }
+            assert!(log.dropped() > before + 5_000, "{level:?}");
+            assert!(log.shared.waiting_bytes.load(Ordering::Relaxed) <= budgets * WAITING_MAX + 2_000, "{level:?}");
+        }
+    }
+
+    #[test]
     fn a_reader_that_stops_costs_lines_not_memory() {
         let (mut log, reader) = log(Format::Json);
         let long = "x".repeat(1_000);

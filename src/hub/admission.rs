@@ -248,7 +248,7 @@ impl<S> Hub<S> {
     }
 
     /// Of a request that is not all there: the client, once its head is; before that, who holds the other end.
-    pub(super) fn asker(&mut self, ticket: Ticket) -> IpAddr {
+    pub(super) fn client_or_peer(&mut self, ticket: Ticket) -> IpAddr {
         let client = match self.connection(ticket).map(|connection| &connection.state) {
             Some(State::Http(http)) => http.client,
             _ => None,
@@ -288,7 +288,7 @@ impl<S> Hub<S> {
         if let Some(limit) = limit {
             self.limited(limit);
         }
-        let address = self.asker(ticket);
+        let address = self.client_or_peer(ticket);
         self.effects.events.push(Event::Refused { address, cause, status, rule: Some(refusal.cause()) });
     }
 

@@ -34,15 +34,15 @@ pub(super) struct Drain {
     receipts_until_us: u64,
     /// Connections on which nothing had been asked when it began: what they ask now comes too late.
     late: HashSet<Ticket>,
-    /// When these are closed: alone, and in any case.
-    late_alone_ms: u64,
+    /// When these are closed, and when where they are all that is left.
     late_until_ms: u64,
+    late_alone_ms: u64,
 }
 
 impl Drain {
     pub(super) fn next_ms(&self) -> u64 {
         let next_ms = if self.order.is_empty() { NEVER } else { self.next_us.div_ceil(1_000) };
-        if self.late.is_empty() { next_ms } else { next_ms.min(self.late_alone_ms).min(self.late_until_ms) }
+        if self.late.is_empty() { next_ms } else { next_ms.min(self.late_until_ms) }
     }
 }
 
@@ -78,8 +78,8 @@ impl<S> Hub<S> {
             end_us: now_us.saturating_add(u64::try_from(self.rules.drain.as_micros()).unwrap_or(u64::MAX)),
             receipts_until_us: now_us + RECEIPTS_US,
             late,
-            late_alone_ms: now.monotonic_ms() + LATE_ALONE_MS,
             late_until_ms: now.monotonic_ms() + LATE_MS,
+            late_alone_ms: now.monotonic_ms() + LATE_ALONE_MS,
         });
         self.drain_step(now);
     }
@@ -121,15 +121,13 @@ impl<S> Hub<S> {
     fn dismiss_late(&mut self, now: Now) {
         let alone = self.feeds == 0 && self.outstanding == 0;
         let Some(drain) = &mut self.drain else { return };
-        let now_ms = now.monotonic_ms();
-        let was_heard = drain.late_alone_ms == NEVER || drain.late_alone_ms <= now_ms;
-        if was_heard {
-            drain.late_alone_ms = NEVER;
+        if alone {
+            drain.late_until_ms = drain.late_until_ms.min(drain.late_alone_ms);
         }
-        if drain.late.is_empty() || !(alone && was_heard || drain.late_until_ms <= now_ms) {
+        if drain.late.is_empty() || drain.late_until_ms > now.monotonic_ms() {
             return;
         }
-        drain.late_until_ms = NEVER;
+        (drain.late_until_ms, drain.late_alone_ms) = (NEVER, NEVER);
         let late: Vec<Ticket> = drain.late.iter().copied().collect();
         for ticket in late {
             let Some(connection) = self.connection(ticket) else { continue };

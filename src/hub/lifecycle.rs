@@ -211,7 +211,7 @@ impl<S> Hub<S> {
                 }
                 stage => {
                     self.limited(if stage == Stage::Head { Limit::HeadTimeout } else { Limit::BodyTimeout });
-                    let address = self.asker(ticket);
+                    let address = self.client_or_peer(ticket);
                     self.refused(address, Cause::Timeout, 408);
                     self.last_reply(now, ticket, Reply::faulty(408, "The request took too long."));
                 }

@@ -337,7 +337,7 @@ mod tests {
     #[test]
     fn who_said_no_stays_known() {
         let world = World::new();
-        // 3: a tenant who rejected, here.
+        // Tenant 3 said no, here.
         let tenant = status_number(Status::Rejected(Rejecter::Tenant));
         world.file.connect().unwrap().execute("UPDATE matches SET status = ?1 WHERE id = 40", [tenant]).unwrap();
         world.import(WORLD).unwrap();

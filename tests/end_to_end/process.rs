@@ -1,4 +1,5 @@
-//! Owns a process, which ends no later than the test that started it, however that ends. Enter at [`Process`].
+//! Owns a process, which ends no later than the test that started it, however that ends.
+//! Never starts one. Enter at [`Process`].
 
 use std::ops::{Deref, DerefMut};
 use std::process::Child;
