@@ -13,7 +13,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 /// What a deleted user takes with him, all of it filed.
-pub(super) const FORGET: [&str; 8] = [
+const FORGET: [&str; 8] = [
     // One look at his inbox, not one for each row of it.
     "UPDATE general SET shared_by = shared_by - his.count FROM
        (SELECT n.general, count(*) AS count FROM inbox JOIN notification n ON n.id = notification
@@ -215,3 +215,6 @@ pub(super) fn no_user() -> Reply {
 pub(super) fn no_property() -> Reply {
     Reply::not_found("No Property matches the given query.")
 }
+
+#[cfg(test)]
+mod tests;

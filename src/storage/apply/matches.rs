@@ -206,3 +206,6 @@ fn own_property() -> Reply {
 fn no_match() -> Reply {
     Reply::not_found("No Match matches the given query.")
 }
+
+#[cfg(test)]
+mod tests;

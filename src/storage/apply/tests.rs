@@ -3,18 +3,18 @@ use crate::api::command::{Act, Which};
 use crate::api::frames::WhatWasRead;
 use crate::matching::{MatchId, Property, PropertyId, User};
 use crate::notification::{Channel, Content, General, Notification, NotificationId};
-use crate::storage::job::{Fewer, Standing};
+use crate::storage::job::Fewer;
 use crate::storage::{queries, schema};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
-const OWNER: UserId = UserId(1);
-const AGENT: UserId = UserId(2);
-const TENANT: UserId = UserId(3);
-const STRANGER: UserId = UserId(4);
-const HOME: PropertyId = PropertyId(7);
+pub(super) const OWNER: UserId = UserId(1);
+pub(super) const AGENT: UserId = UserId(2);
+pub(super) const TENANT: UserId = UserId(3);
+pub(super) const STRANGER: UserId = UserId(4);
+pub(super) const HOME: PropertyId = PropertyId(7);
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// A writer on a database in memory, with a home in it.
@@ -24,7 +24,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    fn empty() -> Self {
+    pub(super) fn empty() -> Self {
         let mut db = Connection::open_in_memory().unwrap();
         schema::migrate(&mut db).unwrap();
         Self { writer: Writer::new(db).unwrap(), at_ms: 1_000 }
@@ -39,7 +39,7 @@ impl Rows {
         rows
     }
 
-    fn job(&mut self, command: Command, idempotency: Option<Idempotency>) -> (Answer, Vec<Change>) {
+    pub(super) fn job(&mut self, command: Command, idempotency: Option<Idempotency>) -> (Answer, Vec<Change>) {
         self.at_ms += 1;
         let job = Job { command, ticket: None, idempotency, at_ms: self.at_ms, asked_us: 0 };
         self.writer.apply(&job).unwrap()
@@ -50,7 +50,7 @@ impl Rows {
     }
 
     /// Status and `data` of the reply, and who was told what.
-    fn told(&mut self, command: Command) -> (u16, Value, Vec<(UserId, Channel, String)>) {
+    pub(super) fn told(&mut self, command: Command) -> (u16, Value, Vec<(UserId, Channel, String)>) {
         let (answer, changes) = self.run(command);
         let told = created(&changes).map(|n| (n.user, n.channel, n.content.kind().to_owned())).collect();
         let (status, data) = reply(&answer);
@@ -58,13 +58,13 @@ impl Rows {
     }
 
     /// One general notification; its row.
-    fn notify(&mut self, user: UserId, channel: Channel) -> Notification {
+    pub(super) fn notify(&mut self, user: UserId, channel: Channel) -> Notification {
         let (_, changes) = self.run(notify(Recipients::One(user, None), channel));
         created(&changes).next().unwrap().clone()
     }
 
     /// Unread and waiting, of every user and channel that has either, counted from the rows.
-    fn counts(&self) -> Counts {
+    pub(super) fn counts(&self) -> Counts {
         let census = queries::census(&self.writer.db).unwrap();
         census
             .inboxes
@@ -80,12 +80,12 @@ impl Rows {
 
 type Counts = BTreeMap<(UserId, Channel), (u32, u32)>;
 
-fn put_user(id: UserId, username: &str) -> Command {
+pub(super) fn put_user(id: UserId, username: &str) -> Command {
     let user = User { username: username.to_owned(), email: format!("{username}@x"), ..User::default() };
     Command::PutUser { id, user, is_active: None, password: None }
 }
 
-fn put_property(is_active: bool) -> Command {
+pub(super) fn put_property(is_active: bool) -> Command {
     let (kind, address) = ("casa".to_owned(), "Calle 1".to_owned());
     let (owner, agent) = (OWNER, Some(AGENT));
     let property =
@@ -93,11 +93,11 @@ fn put_property(is_active: bool) -> Command {
     Command::PutProperty { id: HOME, property }
 }
 
-fn like(by: UserId) -> Command {
+pub(super) fn like(by: UserId) -> Command {
     Command::ActOnProperty { by, property: HOME, likes: true, reason: None }
 }
 
-fn act(by: UserId, id: i64, act: Act) -> Command {
+pub(super) fn act(by: UserId, id: i64, act: Act) -> Command {
     Command::ActOnMatch { by, id: MatchId(id), act, reason: None }
 }
 
@@ -106,14 +106,14 @@ pub(super) fn notify(to: Recipients, channel: Channel) -> Command {
     Command::Notify { to, channel, general: General { kind, title: String::new(), message, data } }
 }
 
-fn created(changes: &[Change]) -> impl Iterator<Item = &Notification> {
+pub(super) fn created(changes: &[Change]) -> impl Iterator<Item = &Notification> {
     changes.iter().filter_map(|change| match change {
         Change::Created(made) => Some(made),
         _ => None,
     })
 }
 
-fn reply(answer: &Answer) -> (u16, Value) {
+pub(super) fn reply(answer: &Answer) -> (u16, Value) {
     let Answer::Reply(reply) = answer else { panic!("{answer:?}") };
     let body: Value = serde_json::from_str(&reply.body).unwrap_or_default();
     (reply.status, body["data"].clone())
@@ -128,126 +128,6 @@ fn fewer(changes: &[Change]) -> Vec<[Fewer; 2]> {
 }
 
 const NONE: Fewer = Fewer { unread: 0, waiting: 0 };
-
-#[test]
-fn a_like_tells_owner_and_agent_once() {
-    let mut rows = Rows::new();
-    let property_like = |user| (user, Channel::Property, "property_like".to_owned());
-    let (status, data, told) = rows.told(like(TENANT));
-    assert_eq!((status, data), (200, json!({"status": "pending", "match_id": 1, "score": 0.0})));
-    assert_eq!(told, [property_like(OWNER), property_like(AGENT)]);
-    assert_eq!(rows.told(like(TENANT)), (200, json!({"status": "pending", "match_id": 1, "score": 0.0}), vec![]));
-    // Who is not in the directory likes too.
-    assert_eq!(rows.told(like(STRANGER)).2.len(), 2);
-    for keeper in [OWNER, AGENT] {
-        assert_eq!(rows.told(like(keeper)).0, 400);
-    }
-    rows.run(put_property(false));
-    assert_eq!(rows.told(like(UserId(9))).0, 404);
-    assert_eq!(
-        rows.told(Command::ActOnProperty { by: TENANT, property: PropertyId(8), likes: true, reason: None }).0,
-        404
-    );
-    let reject =
-        Command::ActOnProperty { by: UserId(9), property: HOME, likes: false, reason: Some("lejos".to_owned()) };
-    rows.run(put_property(true));
-    assert_eq!(rows.told(reject), (200, json!({"status": "rejected", "match_id": 3}), vec![]));
-}
-
-#[test]
-fn a_notification_shows_what_was_so_when_it_was_made() {
-    let mut rows = Rows::new();
-    let (_, changes) = rows.run(like(TENANT));
-    let made = created(&changes).next().unwrap().clone();
-    rows.run(put_user(TENANT, "otro"));
-    rows.run(Command::DeleteProperty { id: HOME });
-    let kept = queries::by_id(&rows.writer.db, made.id).unwrap().unwrap();
-    assert_eq!(kept, made);
-    assert!(matches!(kept.content, Content::PropertyLike { tenant, .. } if tenant.username == "juan"));
-}
-
-#[test]
-fn acts_on_a_match_by_who_acts() {
-    let mut rows = Rows::new();
-    rows.run(like(TENANT));
-    let shown = |status: &str| json!(status);
-    let both = vec![
-        (OWNER, Channel::Property, "match_accepted".to_owned()),
-        (AGENT, Channel::Property, "match_accepted".to_owned()),
-        (TENANT, Channel::Tenant, "match_accepted_by_owner".to_owned()),
-    ];
-    let tenant = vec![(TENANT, Channel::Tenant, "match_rejected_by_owner".to_owned())];
-    let keepers: Vec<_> =
-        [OWNER, AGENT].into_iter().map(|user| (user, Channel::Property, "property_like".to_owned())).collect();
-    // In this order, on one match.
-    let steps = [
-        (STRANGER, Act::OwnerAccept, 403, Value::Null, vec![]),
-        (TENANT, Act::OwnerAccept, 403, Value::Null, vec![]),
-        (OWNER, Act::Like, 403, Value::Null, vec![]),
-        (STRANGER, Act::Reject, 403, Value::Null, vec![]),
-        (AGENT, Act::OwnerAccept, 200, shown("accepted"), both.clone()),
-        (OWNER, Act::OwnerAccept, 200, shown("accepted"), vec![]),
-        (OWNER, Act::OwnerReject, 200, shown("rejected"), tenant.clone()),
-        (TENANT, Act::Like, 200, shown("rejected"), vec![]),
-        (AGENT, Act::OwnerAccept, 200, shown("accepted"), both),
-        (AGENT, Act::Reject, 200, shown("rejected"), tenant.clone()),
-        (OWNER, Act::OwnerReject, 200, shown("rejected"), vec![]),
-        (TENANT, Act::Reject, 200, shown("rejected"), vec![]),
-    ];
-    for (n, (by, what, status, shown, told)) in steps.into_iter().enumerate() {
-        let (answered, data, heard) = rows.told(act(by, 1, what));
-        assert_eq!((answered, &data["status"], heard), (status, &shown, told), "step {n}");
-        if status == 200 {
-            assert_eq!(data["match"]["status"], shown, "step {n}");
-        }
-    }
-    // A tenant who says no himself may come back; the owner may not accept what is not asked for.
-    rows.run(like(STRANGER));
-    assert_eq!(rows.told(act(STRANGER, 2, Act::Reject)), (200, rows_match(&rows, 2), vec![]));
-    assert_eq!(rows.told(act(OWNER, 2, Act::OwnerAccept)).0, 400);
-    assert_eq!(rows.told(act(STRANGER, 2, Act::Accept)).2, keepers);
-    assert_eq!(rows.told(act(OWNER, 99, Act::OwnerAccept)).0, 404);
-    rows.run(Command::DeleteProperty { id: HOME });
-    assert_eq!(rows.told(act(OWNER, 1, Act::OwnerAccept)).0, 404);
-    assert_eq!(rows.told(act(TENANT, 1, Act::Like)).0, 404);
-    assert_eq!(rows.count("matches"), 2, "a property that goes leaves its matches");
-}
-
-/// What an act on this match answers, as the row is now.
-fn rows_match(rows: &Rows, id: i64) -> Value {
-    let m = rows.writer.match_by_id(MatchId(id)).unwrap().unwrap();
-    let status = m.status.as_str();
-    json!({ "status": status, "match": serde_json::to_value(crate::api::views::MatchView::new(&m)).unwrap() })
-}
-
-#[test]
-fn an_engines_score_makes_a_suggestion() {
-    let mut rows = Rows::new();
-    let put = |score, metadata: Option<&str>| {
-        let metadata = metadata.map(str::to_owned);
-        Command::PutMatch { property: HOME, tenant: TENANT, score, metadata }
-    };
-    let (status, data, told) = rows.told(put(98.4, Some(r#"{"a":1}"#)));
-    assert_eq!((status, &data["status"], &data["score"], told), (201, &json!("suggested"), &json!(98.4), vec![]));
-    let (status, data, _) = rows.told(put(50.0, None));
-    assert_eq!((status, &data["metadata"], &data["score"]), (200, &json!({"a": 1}), &json!(50.0)));
-    assert_eq!(rows.told(act(OWNER, 1, Act::OwnerAccept)).0, 400);
-    // A rejected suggestion is silent: the tenant never asked.
-    assert_eq!(rows.told(act(OWNER, 1, Act::OwnerReject)).2, []);
-    let elsewhere = Command::PutMatch { property: PropertyId(8), tenant: TENANT, score: 1.0, metadata: None };
-    assert_eq!(rows.told(elsewhere).0, 404);
-    // Nobody likes what is his own, though it was proposed to him.
-    let own = Command::PutMatch { property: HOME, tenant: OWNER, score: 1.0, metadata: None };
-    assert_eq!(rows.told(own).0, 201);
-    for likes in [Act::Like, Act::Accept] {
-        assert_eq!(
-            rows.told(act(OWNER, 2, likes)),
-            (400, json!({"error": "No puedes solicitar tu propia propiedad"}), vec![])
-        );
-    }
-    rows.run(Command::DeleteUser { id: TENANT });
-    assert_eq!(rows.told(put(98.4, None)).0, 404);
-}
 
 #[test]
 fn an_id_of_the_backends_is_stored_once() {
@@ -349,95 +229,6 @@ fn what_is_skipped_stays_unread_and_no_longer_waits() {
     assert_eq!(rows.counts(), Counts::from([((TENANT, Channel::Tenant), (4, 1))]));
     let (_, changes) = rows.run(Command::MarkRead { by: TENANT, ids: vec![made[1].uuid], many: false });
     assert_eq!(fewer(&changes), [[NONE, Fewer { unread: 1, waiting: 0 }]]);
-}
-
-#[test]
-fn a_user_comes_is_shut_out_and_goes() {
-    let mut rows = Rows::empty();
-    let put = |is_active, password: Option<&str>| {
-        let user = User { username: "eva".to_owned(), ..User::default() };
-        Command::PutUser { id: TENANT, user, is_active, password: password.map(str::to_owned) }
-    };
-    let password = |rows: &Rows| -> Option<String> {
-        rows.writer.db.query_row("SELECT password FROM user", [], |row| row.get(0)).unwrap()
-    };
-    let standing = |changes: &[Change]| match changes {
-        [] | [Change::Known { user: TENANT }] => None,
-        [Change::Standing { user: TENANT, standing }]
-        | [Change::Known { user: TENANT }, Change::Standing { user: TENANT, standing }] => Some(*standing),
-        other => panic!("{other:?}"),
-    };
-    // Command, status, whether he is shown as active, and what the hub hears.
-    let steps = [
-        (put(None, Some("p$1")), 201, true, None),
-        (put(None, None), 200, true, None),
-        (put(Some(false), None), 200, false, Some(Standing::Inactive)),
-        (put(None, None), 200, false, None),
-        (put(Some(true), None), 200, true, Some(Standing::Active)),
-    ];
-    for (n, (command, status, is_active, heard)) in steps.into_iter().enumerate() {
-        let (answer, changes) = rows.run(command);
-        let (answered, data) = reply(&answer);
-        assert_eq!((answered, &data["is_active"], standing(&changes)), (status, &json!(is_active), heard), "step {n}");
-        assert_eq!(password(&rows).as_deref(), Some("p$1"), "step {n}");
-    }
-
-    rows.run(put_property(true));
-    rows.run(like(TENANT));
-    rows.notify(TENANT, Channel::Tenant);
-    let key = Idempotency { caller: TENANT.0, key: "k".to_owned(), fingerprint: 1 };
-    rows.job(Command::MarkAllRead { by: TENANT }, Some(key));
-    assert_eq!(rows.count("idempotency"), 1);
-    let (answer, changes) = rows.run(Command::DeleteUser { id: TENANT });
-    assert_eq!((reply(&answer).0, rows.count("idempotency")), (204, 0));
-    assert!(matches!(
-        changes[..],
-        [Change::Forgotten { user: TENANT }, Change::Standing { user: TENANT, standing: Standing::Deleted }]
-    ));
-    assert_eq!((rows.count("matches"), rows.count("general"), password(&rows)), (0, 0, None));
-    assert_eq!(rows.counts().keys().map(|(user, _)| *user).collect::<Vec<_>>(), [OWNER, AGENT]);
-    assert_eq!(rows.told(Command::DeleteUser { id: TENANT }).0, 404);
-    // What others do does not reach him; a new writer knows it too.
-    rows.writer.reload().unwrap();
-    assert_eq!(rows.told(notify(Recipients::One(TENANT, None), Channel::Tenant)).0, 404);
-    let (answer, changes) = rows.run(put(None, None));
-    assert_eq!((reply(&answer).0, standing(&changes)), (201, Some(Standing::Active)));
-    assert_eq!(rows.told(notify(Recipients::One(TENANT, None), Channel::Tenant)).0, 201);
-    assert_eq!(rows.told(Command::DeleteUser { id: STRANGER }).0, 404);
-}
-
-#[test]
-fn whoever_was_never_put_can_be_deleted_once_he_has_rows() {
-    let mut rows = Rows::new();
-    let unknown = UserId(77);
-    assert_eq!(rows.told(Command::DeleteUser { id: unknown }).0, 404);
-    rows.notify(unknown, Channel::Property);
-    rows.run(like(unknown));
-    assert_eq!(rows.told(Command::DeleteUser { id: unknown }).0, 204);
-    assert_eq!((rows.count("matches"), rows.count("general")), (0, 0));
-    assert!(rows.counts().keys().all(|(user, _)| *user != unknown));
-    assert_eq!(rows.told(notify(Recipients::One(unknown, None), Channel::Tenant)).0, 404);
-    assert_eq!(rows.told(Command::DeleteUser { id: unknown }).0, 404);
-}
-
-/// By SQLite's own count, not by a clock.
-#[test]
-fn whoever_has_ten_times_the_rows_costs_ten_times_as_much_to_forget() {
-    let steps = |count: usize| -> i32 {
-        let mut rows = Rows::new();
-        (0..count).for_each(|_| drop(rows.notify(TENANT, Channel::Tenant)));
-        while rows.writer.has_unfiled() {
-            rows.writer.file_entries(usize::MAX).unwrap();
-        }
-        let forget = |sql: &&str| {
-            let mut statement = rows.writer.db.prepare(sql).unwrap();
-            statement.execute([TENANT.0]).unwrap();
-            statement.get_status(rusqlite::StatementStatus::VmStep)
-        };
-        directory::FORGET.iter().map(forget).sum()
-    };
-    let (few, many) = (steps(50), steps(500));
-    assert!(many < 15 * few, "{few} steps for 50 rows, {many} for 500");
 }
 
 #[test]
