@@ -13,8 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const MEMORY_MAX_KIB: u64 = 128 * 1024;
 /// What may be left of that: rows in SQLite's caches, and what the allocator keeps for the next burst.
 const GROWTH_MAX_KIB: u64 = 24 * 1024;
-/// A ping answered later than this is a late one.
-const LATE_MS: u64 = 1_000;
+/// Pings that have to be answered meanwhile. The attacks are of one size on every machine, and thousands of pings fit in:
+/// a loop that gives itself to one of them, or lets them go first, answers a few.
+const PINGS_MIN: u64 = 100;
 
 #[test]
 fn hostile_clients_get_their_answers_and_hurt_nobody_else() {
@@ -27,7 +28,7 @@ fn hostile_clients_get_their_answers_and_hurt_nobody_else() {
     server.put_world();
     let before = memory_kib(&server, "VmRSS:");
     let over = AtomicBool::new(false);
-    let (pings, late) = std::thread::scope(|scope| {
+    let (pings, longest_ms) = std::thread::scope(|scope| {
         let watch = scope.spawn(|| ping_until(&server, &over));
         let attacks: [fn(&Server); 8] = [
             half_requests,
@@ -47,12 +48,11 @@ fn hostile_clients_get_their_answers_and_hurt_nobody_else() {
         assert!(ended.iter().all(Result::is_ok));
         watched
     });
-    assert!(pings > 10, "{pings} pings");
-    assert_eq!(late, 0, "of {pings} pings");
+    assert!(pings >= PINGS_MIN, "{pings} pings, one of them took {longest_ms} ms");
     let peak = memory_kib(&server, "VmHWM:");
     assert!(peak < MEMORY_MAX_KIB, "{peak} KiB at most");
     let after = memory_kib(&server, "VmRSS:");
-    println!("{before} KiB before, {peak} KiB at most, {after} KiB after, {pings} pings");
+    println!("{before} KiB before, {peak} KiB at most, {after} KiB after, {pings} pings in {longest_ms} ms at most");
     assert!(after < before + GROWTH_MAX_KIB, "{before} KiB before, {after} KiB after");
     assert_eq!(server.try_call("GET", "/health/ready", None, None).unwrap().status, 200);
 }
@@ -96,18 +96,18 @@ fn a_client_that_stops_anywhere_is_let_go_of() {
     patiently(|| open() == 1.0, || format!("{} are open beside the one that asks", open() - 1.0));
 }
 
-/// An ordinary client: how many pings were answered, and how many of them late.
+/// An ordinary client: how many pings were answered, and how many milliseconds the slowest answer took.
 fn ping_until(server: &Server, over: &AtomicBool) -> (u64, u64) {
     let mut device = server.connect("tenant", 3);
     device.all();
-    let (clock, mut pings, mut late) = (Clock::start(), 0, 0);
+    let (clock, mut pings, mut longest_ms) = (Clock::start(), 0, 0);
     while !over.load(Ordering::SeqCst) {
         let asked_ms = clock.now().monotonic_ms();
         device.so_far();
         pings += 1;
-        late += u64::from(clock.now().monotonic_ms() - asked_ms > LATE_MS);
+        longest_ms = longest_ms.max(clock.now().monotonic_ms() - asked_ms);
     }
-    (pings, late)
+    (pings, longest_ms)
 }
 
 pub(crate) fn memory_kib(server: &Server, which: &str) -> u64 {
