@@ -129,6 +129,17 @@ fn a_database_that_does_not_fit_the_log_says_what_to_do() {
     b.until(200, "ready");
     let backup = b.folder().join("copy.db");
     b.kill();
+    let seeded = |by: &Server| {
+        assert_eq!(by.command(&["backup", backup.to_str().unwrap()]).code, 0);
+        let seeded = tempfile::tempdir().unwrap();
+        std::fs::rename(&backup, seeded.path().join("habittod.db")).unwrap();
+        let node = Server::start_in(seeded, &redis.env());
+        node.until(200, "ready");
+        node
+    };
+    // Of a node that is down, too: the log goes on being kept for that one.
+    drop(seeded(&b));
+    assert_eq!(redis.call(&["HLEN", "habittod:log:nodes"]).trim(), ":3");
     a.like(2, 10);
     a.like(3, 10);
     let ends = |folder: &std::path::Path, words: &str| {
@@ -142,11 +153,7 @@ fn a_database_that_does_not_fit_the_log_says_what_to_do() {
     let empty = tempfile::tempdir().unwrap();
     ends(empty.path(), "trimmed past");
     // A backup of another node is a new node.
-    assert_eq!(a.command(&["backup", backup.to_str().unwrap()]).code, 0);
-    let seeded = tempfile::tempdir().unwrap();
-    std::fs::rename(backup, seeded.path().join("habittod.db")).unwrap();
-    let c = Server::start_in(seeded, &redis.env());
-    c.until(200, "ready");
+    let c = seeded(&a);
     a.like(2, 10);
     agree(&[&a, &c]);
     // A log that goes while it is followed.

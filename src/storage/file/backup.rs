@@ -3,6 +3,7 @@
 
 use super::look::{connect_to_look, look};
 use super::{MODE, OpenError, beside, explain, holder, real, settle};
+use crate::storage::mark::Mark;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 use std::fs::{self, OpenOptions};
@@ -10,6 +11,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::SystemTime;
+use uuid::Uuid;
 
 /// Pages that are copied at a time.
 const STEP_PAGES: i32 = 1_024;
@@ -43,7 +45,9 @@ pub fn backup(path: &Path, to: &Path) -> Result<u64, BackupError> {
     });
     if copied.is_err() {
         // Half a copy is none; that it cannot be removed either is not what went wrong.
-        let _ = fs::remove_file(part);
+        for half in [part, &beside(part, "-wal"), &beside(part, "-shm")] {
+            let _ = fs::remove_file(half);
+        }
     }
     copied
 }
@@ -100,6 +104,11 @@ fn pages(from: &Connection, part: &Path) -> rusqlite::Result<()> {
     drop(copying);
     if ended != StepResult::Done {
         return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY), None));
+    }
+    // Whoever begins with the copy speaks for a node of its own: the one that it was made of may be down, and the log is
+    // kept for it until it comes back.
+    if let Some(mark) = Mark::of(&into)? {
+        Mark { node: Uuid::nil(), ..mark }.write(&into)?;
     }
     into.close().map_err(|(_, e)| e)?;
     snapshot.finish()

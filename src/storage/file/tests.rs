@@ -1,9 +1,11 @@
 use super::*;
+use crate::storage::mark::{Mark, Position, Tag};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 use tempfile::TempDir;
+use uuid::Uuid;
 
 fn folder() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -377,6 +379,27 @@ fn a_backup_is_a_whole_database_of_its_own() {
     assert!(matches!(backup(&path, &folder.path().join("no/copy.db")), Err(BackupError::Target { .. })));
     fs::write(beside(&copy, ".part"), b"").unwrap();
     assert!(matches!(backup(&path, &copy), Err(BackupError::Target { .. })));
+}
+
+/// The node that it was made of may be down, and still needs the log.
+#[test]
+fn a_backup_speaks_for_no_node() {
+    let (folder, path) = folder();
+    let copy = folder.path().join("copy.db");
+    made(&path);
+    let of = |id: u128| Mark {
+        log: Uuid::from_u128(7),
+        position: Position { ms: 5, seq: 3 },
+        tag: Tag { run: Uuid::from_u128(9), number: 41 },
+        node: Uuid::from_u128(id),
+    };
+    of(10).write(&DatabaseFile::claim(&path).unwrap().connect().unwrap()).unwrap();
+    let before = all_of(&folder);
+    backup(&path, &copy).unwrap();
+    assert_eq!(Mark::of(&look(&copy).unwrap().unwrap()).unwrap(), Some(of(0)));
+    assert_eq!(Mark::of(&look(&path).unwrap().unwrap()).unwrap(), Some(of(10)));
+    fs::remove_file(&copy).unwrap();
+    assert_eq!(all_of(&folder), before);
 }
 
 #[test]
