@@ -4,6 +4,7 @@
 use super::deadlines::Filed;
 use super::outbound::Outbound;
 use super::rates::Arrival;
+use crate::api::frames::WhatWasRead;
 use crate::api::routes::{Door, Route};
 use crate::auth::Caller;
 use crate::clock::Now;
@@ -235,7 +236,7 @@ pub(super) struct Cold {
 }
 
 /// Where a replay stands.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Replay {
     /// Newest row committed when the socket entered the index.
     pub mark: NotificationId,
@@ -246,6 +247,8 @@ pub(super) struct Replay {
     /// A page is asked for, or the last one was.
     pub asked: bool,
     pub more: bool,
+    /// What was read meanwhile: the page that is asked for may still bring it.
+    pub read: Vec<WhatWasRead>,
 }
 
 impl Cold {

@@ -152,7 +152,7 @@ impl<S> Hub<S> {
         self.effects.events.push(Event::Created { id, uuid, user, channel, sockets, took_us });
     }
 
-    /// To all sockets of the user, both channels.
+    /// To all sockets of the user, both channels. Where a page is being made, behind it: it may bring what was read.
     fn read(&mut self, now: Now, user: UserId, what: WhatWasRead, fewer: [Fewer; 2]) {
         for (channel, fewer) in Channel::ALL.into_iter().zip(fewer) {
             self.users.settled(user, channel, fewer);
@@ -161,8 +161,10 @@ impl<S> Hub<S> {
         if !tickets.is_empty() {
             let text = frames::notification_read(&what, self.users.unread(user), now.wall_ms);
             for ticket in tickets {
-                if self.feed(ticket).is_some_and(|feed| feed.phase != Phase::Loading) {
-                    self.say(ticket, &text);
+                let replay = self.connection(ticket).and_then(|it| it.cold.as_mut()?.replay.as_mut());
+                match replay.filter(|replay| replay.asked) {
+                    Some(replay) => replay.read.push(what.clone()),
+                    None => self.say(ticket, &text),
                 }
             }
         }

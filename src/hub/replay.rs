@@ -29,7 +29,8 @@ impl<S> Hub<S> {
         let from = since.map_or(From::Waiting, |uuid| From::Since(uuid.unwrap_or_default()));
         if let Some(connection) = self.connection(ticket) {
             let newest = NotificationId(0);
-            connection.cold().replay = Some(Replay { mark, all: false, newest, asked: true, more: true });
+            connection.cold().replay =
+                Some(Replay { mark, all: false, newest, asked: true, more: true, read: Vec::new() });
         }
         let backlog = Backlog { user, channel, from, mark, replay_max: self.rules.replay_max };
         self.outstanding += 1;
@@ -69,11 +70,15 @@ impl<S> Hub<S> {
         replay.asked = false;
         replay.all |= page.all;
         replay.more = page.more || replay.newest > page.upto;
-        let more = replay.more;
+        let (more, read) = (replay.more, std::mem::take(&mut replay.read));
         if !page.frames.is_empty() {
             cold.outbound.push_free(page.frames);
         }
         self.note_sent(now, ticket, &page.ids);
+        for what in read {
+            let text = frames::notification_read(&what, self.users.unread(user), now.wall_ms);
+            self.say(ticket, &text);
+        }
         self.flush_later(ticket);
         if more {
             // The next page is asked for once this one is out; where nothing was on it, that is now.

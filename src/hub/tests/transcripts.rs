@@ -14,6 +14,7 @@
 //! notify 1 property hola [times=5]           the backend tells user 1
 //! deactivate 1                               the backend bars user 1
 //! storage holds, storage commits, storage answers, storage cannot read, storage goes on, storage fails, storage heals
+//! storage writes, storage looks               the parts of "commits": one batch; a snapshot for the first question
 //! wait 30s, wall 1h                          both clocks, or the wall clock alone
 //! reload HABITTOD_LIMITS_PING_INTERVAL 5s    SIGHUP, with this beside what was set
 //! drain                                      SIGTERM
@@ -137,6 +138,11 @@ impl Play {
             ["drain"] => self.stage.hub.drain(self.stage.now),
             ["storage", "holds"] => self.holds = true,
             ["storage", "commits"] => self.store_works(),
+            ["storage", "writes"] => {
+                self.stage.store.commit(usize::MAX);
+                self.stage.store.tell();
+            }
+            ["storage", "looks"] => self.stage.store.look(true),
             ["storage", "answers"] => self.stage.store.answer_all(),
             ["storage", "goes", "on"] => self.holds = false,
             ["storage", "fails"] => self.stage.store.fail(Fault::ReadOnly),

@@ -29,6 +29,8 @@ pub(super) struct Socket {
     pub sent: Vec<i64>,
     pub skipped: u64,
     pub since_unknown: bool,
+    /// What it was told is read.
+    read: HashSet<Uuid>,
     established: bool,
     tap: Reading,
     tapped: usize,
@@ -67,6 +69,7 @@ impl Socket {
             sent: Vec::new(),
             skipped: 0,
             since_unknown: false,
+            read: HashSet::new(),
             established: false,
             tap: Reading::default(),
             tapped: 0,
@@ -80,7 +83,8 @@ impl Socket {
         }
     }
 
-    /// What the server has written since the last look: committed, in order, once, and nothing that was settled.
+    /// What the server has written since the last look: committed, in order, once, and nothing that was settled, nor that
+    /// it was told is read, unless it asked for that.
     pub(super) fn check_written(&mut self, ledger: &mut Ledger) {
         let line = self.end.borrow();
         self.tap.feed(&line.written[self.tapped..]);
@@ -96,7 +100,9 @@ impl Socket {
             }
             assert_ne!(message["type"], "connection_established");
             self.since_unknown |= message["code"] == "since_unknown";
+            self.read.extend(read_of(&message));
             let Some(uuid) = notification_of(&message) else { continue };
+            assert!(self.since.is_some() || !self.read.contains(&uuid), "{text} came after it was read");
             let Some(id) = ledger.id_of(&uuid) else { panic!("{text} was sent before its commit") };
             let row = &ledger.rows[&id];
             assert_eq!((row.user, row.channel), (self.user, self.channel), "row {id} went astray");
@@ -183,6 +189,14 @@ impl Socket {
     fn last(&self, ledger: &Ledger) -> Uuid {
         self.got.last().map_or(Uuid::nil(), |id| ledger.rows[id].uuid)
     }
+}
+
+/// The ids in a `notification_read`.
+fn read_of(message: &Value) -> impl Iterator<Item = Uuid> {
+    let is_read = message["type"] == "notification_read";
+    let many = message["notification_ids"].as_array().into_iter().flatten();
+    let all = std::iter::once(&message["notification_id"]).chain(many).filter(move |_| is_read);
+    all.filter_map(|id| id.as_str().and_then(|text| Uuid::try_parse(text).ok()))
 }
 
 /// The id in a notification's frame.
