@@ -23,8 +23,10 @@ use uuid::Uuid;
 const REFUSALS_MAX: u8 = 100;
 /// Rows remembered as sent and not acknowledged; older ones are simply sent again at the next connect.
 const UNACKNOWLEDGED_MAX: usize = 10_000;
-/// A link as slow as GPRS, in bytes a second: a Ping behind a page of a replay is given the time that the page takes.
+/// A link as slow as GPRS, in bytes a second: a Ping is given the time that what goes before it takes, but no longer than
+/// that: the peer may have gone.
 const SLOW_LINK: usize = 4 * 1024;
+const WAY_MAX_MS: u64 = 120_000;
 /// Messages of the echo server.
 const ECHO_MESSAGE_MAX: usize = 16 * 1024 * 1024;
 
@@ -132,7 +134,11 @@ impl<S> Hub<S> {
     /// Any Pong is life; only the exact echo of the Ping under way is a receipt.
     fn hear_pong(&mut self, now: Now, ticket: Ticket, payload: &[u8]) {
         let (nonce, silent_ms) = (self.nonce(ticket), self.silent_at_ms(now));
-        let Some(feed) = self.feed(ticket) else { return };
+        let Some(connection) = self.connection(ticket) else { return };
+        if let Some(cold) = &mut connection.cold {
+            cold.outbound.heard();
+        }
+        let Some(feed) = connection.feed() else { return };
         (feed.awaits_pong, feed.silent_ms) = (false, silent_ms);
         let echoed = feed.pinged().filter(|upto| ping_payload(nonce, *upto) == payload);
         let Some(upto) = echoed else {
@@ -298,14 +304,16 @@ impl<S> Hub<S> {
         let (nonce, mode) = (self.nonce(ticket), self.rules.ack);
         let pong_timeout_ms = ms(self.rules.limits.pong_timeout);
         let Some(connection) = self.connection(ticket) else { return };
-        // What is queued before it goes first, over a slow link, too; and much of it the kernel takes at once.
-        let way_ms = (connection.queued() / SLOW_LINK) as u64 * 1_000;
-        let due_ms = now.monotonic_ms().saturating_add(pong_timeout_ms).saturating_add(way_ms);
         let Some(feed) = connection.feed() else { return };
-        let upto = feed.sent();
+        let (upto, awaits_pong) = (feed.sent(), feed.awaits_pong);
         feed.set_pinged(mode == Ack::Pong);
-        if !feed.awaits_pong {
-            (feed.awaits_pong, feed.silent_ms) = (true, due_ms);
+        if !awaits_pong {
+            // What went before it comes first, over a slow link, too; the kernel may hold most of it.
+            let way_ms = (connection.cold().outbound.ask() / SLOW_LINK) as u64 * 1_000;
+            let due_ms = now.monotonic_ms().saturating_add(pong_timeout_ms).saturating_add(way_ms.min(WAY_MAX_MS));
+            if let Some(feed) = connection.feed() {
+                (feed.awaits_pong, feed.silent_ms) = (true, due_ms);
+            }
         }
         connection.cold().outbound.push(|out| match mode {
             Ack::Pong => frame::push_ping(out, &ping_payload(nonce, upto)),

@@ -18,6 +18,10 @@ pub struct Outbound {
     len: usize,
     /// Bytes that do not count against `limits.outbound`: a page of a replay.
     free: usize,
+    /// Bytes after the last that the peer is known to have, here or with the kernel; and those of them before the Ping
+    /// that is under way.
+    unheard: usize,
+    before_ping: usize,
 }
 
 enum Part {
@@ -61,28 +65,45 @@ impl Outbound {
         if let Some(Part::Own(tail)) = self.parts.back_mut() {
             let before = tail.len();
             write(tail);
-            self.len += tail.len() - before;
+            let count = tail.len() - before;
+            self.taken(count);
         }
     }
 
+    fn taken(&mut self, count: usize) {
+        self.len += count;
+        self.unheard += count;
+    }
+
     pub fn push_shared(&mut self, bytes: &Rc<[u8]>) {
-        self.len += bytes.len();
+        self.taken(bytes.len());
         self.parts.push_back(Part::Shared(Rc::clone(bytes)));
     }
 
     /// Bytes of the program itself.
     pub fn push_static(&mut self, bytes: &'static [u8]) {
         if !bytes.is_empty() {
-            self.len += bytes.len();
+            self.taken(bytes.len());
             self.parts.push_back(Part::Static(bytes));
         }
     }
 
     /// A page of a replay: paced, so that it does not count.
     pub fn push_free(&mut self, bytes: Vec<u8>) {
-        self.len += bytes.len();
+        self.taken(bytes.len());
         self.free += bytes.len();
         self.parts.push_back(Part::Own(bytes));
+    }
+
+    /// A Ping goes now: how many bytes the peer may still have to take before it.
+    pub fn ask(&mut self) -> usize {
+        self.before_ping = self.unheard;
+        self.before_ping
+    }
+
+    /// The Ping is answered: the peer has what went before it.
+    pub fn heard(&mut self) {
+        self.unheard -= std::mem::take(&mut self.before_ping);
     }
 
     /// All there is, where it is in one piece: most of the time.
