@@ -67,6 +67,13 @@ pub(super) struct Http {
     pub waiting: Option<Waiting>,
 }
 
+impl Http {
+    /// Answered, and the rest of its body is only read past.
+    pub(super) fn is_answered(&self) -> bool {
+        self.stage == Stage::Body && self.admitted.is_none() && self.waiting.is_none()
+    }
+}
+
 #[derive(Clone, Copy)]
 pub(super) struct Admitted {
     pub route: Route,

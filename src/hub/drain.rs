@@ -2,7 +2,7 @@
 //! back all at once. Never stops listening: the reactor does. Enter at [`Hub::drain`].
 
 use super::Hub;
-use super::connection::{NEVER, State};
+use super::connection::{Http, NEVER, State};
 use super::event::{CloseCause, Event};
 use crate::api::routes::Door;
 use crate::clock::Now;
@@ -32,7 +32,7 @@ pub(super) struct Drain {
     next_us: u64,
     end_us: u64,
     receipts_until_us: u64,
-    /// Connections on which nothing had been asked when it began: what they ask now comes too late.
+    /// Connections on which nothing was being asked when it began: what they ask now comes too late.
     late: HashSet<Ticket>,
     /// When these are closed, and when where they are all that is left.
     late_until_ms: u64,
@@ -59,10 +59,8 @@ impl<S> Hub<S> {
             match &entry.connection.state {
                 State::Feed(_) | State::Echo if self.owes(ticket) => owing.push(ticket),
                 State::Feed(_) | State::Echo => first.push_back(ticket),
-                State::Http(http) if http.door == Door::Public && http.stage == Stage::Idle => {
-                    if http.waiting.is_none() {
-                        late.insert(ticket);
-                    }
+                State::Http(http) if http.door == Door::Public && asks_nothing(http) => {
+                    late.insert(ticket);
                 }
                 State::Http(_) | State::Closing { .. } => {}
             }
@@ -131,7 +129,7 @@ impl<S> Hub<S> {
         let late: Vec<Ticket> = drain.late.iter().copied().collect();
         for ticket in late {
             let Some(connection) = self.connection(ticket) else { continue };
-            if matches!(&connection.state, State::Http(http) if http.stage == Stage::Idle && http.waiting.is_none()) {
+            if matches!(&connection.state, State::Http(http) if asks_nothing(http)) {
                 self.begin_closing(now, ticket);
             }
         }
@@ -171,6 +169,11 @@ impl<S> Hub<S> {
             && self.outstanding == 0
             && self.table.iter().all(|(_, entry)| watches(&entry.connection.state))
     }
+}
+
+/// Whether nothing has been asked, or all of it is answered.
+fn asks_nothing(http: &Http) -> bool {
+    http.is_answered() || (http.stage == Stage::Idle && http.waiting.is_none())
 }
 
 #[cfg(test)]

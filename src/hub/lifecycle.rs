@@ -209,6 +209,10 @@ impl<S> Hub<S> {
                     self.limited(Limit::IdleTimeout);
                     self.begin_closing(now, ticket);
                 }
+                Stage::Body if http.is_answered() => {
+                    self.limited(Limit::BodyTimeout);
+                    self.begin_closing(now, ticket);
+                }
                 stage => {
                     self.limited(if stage == Stage::Head { Limit::HeadTimeout } else { Limit::BodyTimeout });
                     let address = self.client_or_peer(ticket);
