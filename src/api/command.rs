@@ -154,6 +154,19 @@ pub enum Recipients {
 }
 
 impl Command {
+    /// The user who asks for it, where it is one's own doing.
+    #[must_use]
+    pub fn by(&self) -> Option<UserId> {
+        match self {
+            Self::ActOnProperty { by, .. }
+            | Self::ActOnMatch { by, .. }
+            | Self::MarkOneRead { by, .. }
+            | Self::MarkRead { by, .. }
+            | Self::MarkAllRead { by } => Some(*by),
+            _ => None,
+        }
+    }
+
     #[must_use]
     pub fn holds_plain_password(&self) -> bool {
         matches!(self, Self::PutUser { password: Some(text), .. } if !password::is_encoded(text))

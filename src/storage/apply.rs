@@ -12,7 +12,7 @@ mod tests;
 
 use super::job::{Answer, Change, Idempotency, Job};
 use crate::api::command::{Command, Recipients};
-use crate::api::reply::Reply;
+use crate::api::reply::{Reply, Unauthorized};
 use crate::matching::UserId;
 use directory::Known;
 use filing::Filed;
@@ -86,6 +86,11 @@ impl Writer {
     pub(super) fn apply(&mut self, job: &Job) -> rusqlite::Result<(Answer, Vec<Change>)> {
         self.at_ms = job.at_ms;
         self.changes.clear();
+        // Asked before he was deleted, and ordered behind that: nothing of it may stay.
+        let by = job.command.by().or(job.idempotency.as_ref().map(|key| UserId(key.caller)));
+        if by.is_some_and(|by| self.deleted.contains(&by)) {
+            return Ok((Answer::Reply(Reply::unauthorized(&Unauthorized::UserGone)), Vec::new()));
+        }
         if let Some(known) = job.idempotency.as_ref().map(|key| self.remembered(key)).transpose()?.flatten() {
             return Ok((Answer::Reply(known), Vec::new()));
         }

@@ -53,6 +53,14 @@ fn a_user_comes_is_shut_out_and_goes() {
     assert_eq!((rows.count("matches"), rows.count("general"), password(&rows)), (0, 0, None));
     assert_eq!(rows.counts().keys().map(|(user, _)| *user).collect::<Vec<_>>(), [OWNER, AGENT]);
     assert_eq!(rows.told(Command::DeleteUser { id: TENANT }).0, 404);
+    // What he had asked for before, and comes behind it, leaves nothing.
+    let keys = [None, Some(Idempotency { caller: TENANT.0, key: "late".to_owned(), fingerprint: 2 })];
+    let late = [like(TENANT), Command::Remember { status: 400, body: "{}".to_owned() }];
+    for (command, key) in late.into_iter().zip(keys) {
+        let (answer, changes) = rows.job(command, key);
+        assert_eq!((reply(&answer).0, changes.len()), (401, 0));
+    }
+    assert_eq!((rows.count("matches"), rows.count("idempotency")), (0, 0));
     // What others do does not reach him; a new writer knows it too.
     rows.writer.reload().unwrap();
     assert_eq!(rows.told(notify(Recipients::One(TENANT, None), Channel::Tenant)).0, 404);
