@@ -61,12 +61,23 @@ impl Commands {
 
 /// The jobs that an entry stands for, at the entry's own time.
 pub(super) fn decode(version: &str, json: &[u8], at_ms: i64) -> Result<Vec<Job>, String> {
-    if version != VERSION.to_string() {
-        return Err(format!("it is of version {}, this habittod knows {VERSION}", version.escape_debug()));
+    match version.parse::<u32>() {
+        Ok(VERSION) => {}
+        Ok(older) if older < VERSION => {
+            return Err(format!(
+                "it is of version {older}, this habittod knows {VERSION}; start from a backup of a node that has applied it"
+            ));
+        }
+        _ => {
+            let version = version.escape_debug();
+            return Err(format!(
+                "it is of version {version}, this habittod knows {VERSION}; run the habittod that wrote it"
+            ));
+        }
     }
     let read: Vec<Reading> = serde_json::from_slice(json).map_err(|e| {
         // What serde says of a value may show it.
-        format!("this habittod does not know what it says (column {})", e.column())
+        format!("this habittod does not know what it says (column {}); run the habittod that wrote it", e.column())
     })?;
     let job = |Reading { c, k }| Job { command: c, ticket: None, idempotency: k, at_ms, asked_us: 0 };
     Ok(read.into_iter().map(job).collect())
@@ -159,16 +170,18 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_not_guessed_at() {
-        for (version, json) in [
-            ("1", "[]"),
-            ("3", "[]"),
-            ("", "[]"),
-            ("2", "["),
-            ("2", r#"[{"c":{"Unheard":{"of":1}}}]"#),
-            ("2", r#"[{"c":{"MarkAllRead":{"by":1,"gently":true}}}]"#),
-            ("2", r#"[{"c":{"MarkAllRead":{"by":1}},"x":1}]"#),
+        let (older, newer) = ("start from a backup", "run the habittod that wrote it");
+        for (version, json, remedy) in [
+            ("1", "[]", older),
+            ("3", "[]", newer),
+            ("", "[]", newer),
+            ("2", "[", newer),
+            ("2", r#"[{"c":{"Unheard":{"of":1}}}]"#, newer),
+            ("2", r#"[{"c":{"MarkAllRead":{"by":1,"gently":true}}}]"#, newer),
+            ("2", r#"[{"c":{"MarkAllRead":{"by":1}},"x":1}]"#, newer),
         ] {
-            assert!(decode(version, json.as_bytes(), 0).is_err(), "{version} {json}");
+            let refusal = decode(version, json.as_bytes(), 0).unwrap_err();
+            assert!(refusal.contains(remedy), "{version} {json}: {refusal}");
         }
     }
 }

@@ -221,9 +221,8 @@ impl Follower {
     fn hand_over(&mut self, raw: Raw) -> Result<(), Trouble> {
         let Some(at) = self.at else { return Ok(()) };
         let at_ms = i64::try_from(raw.position.ms).unwrap_or(i64::MAX);
-        let jobs = decode(&raw.version, &raw.commands, at_ms).map_err(|e| {
-            Trouble::Log(format!("entry {} of the log: {e}; run the habittod that wrote it", raw.position))
-        })?;
+        let jobs = decode(&raw.version, &raw.commands, at_ms)
+            .map_err(|e| Trouble::Log(format!("entry {} of the log: {e}", raw.position)))?;
         let mark = Mark { position: raw.position, tag: raw.tag, ..at };
         let own = (raw.tag.run == self.run).then_some(raw.tag.number);
         self.road.arrived(own, Entry { mark, jobs, ours: false, asks: Vec::new(), room: None });

@@ -66,6 +66,18 @@ pub enum JoinError {
     Thread(&'static str, std::io::Error),
 }
 
+impl JoinError {
+    #[must_use]
+    pub fn needs_its_log(database: &Path) -> Self {
+        let path = database.display().to_string();
+        let what = format!(
+            "it follows the log of several nodes: set channel_layer.backend = \"redis\" (CHANNEL_LAYER=redis); to leave \
+             that log for good: sqlite3 {path} \"DELETE FROM meta WHERE key = 'log'\""
+        );
+        Self::Log { path, what }
+    }
+}
+
 impl ChannelLayer {
     /// `CHANNEL_LAYER=inmemory`, where `database` is the file behind `storage`. Not one that follows a log: with the
     /// first change that the log does not know of it could never follow it again.
@@ -74,12 +86,7 @@ impl ChannelLayer {
             return Ok(Self { storage, shared: None });
         }
         storage.close();
-        let path = database.display().to_string();
-        let what = format!(
-            "it follows the log of several nodes: set channel_layer.backend = \"redis\" (CHANNEL_LAYER=redis); to leave \
-             that log for good: sqlite3 {path} \"DELETE FROM meta WHERE key = 'log'\""
-        );
-        Err(JoinError::Log { path, what })
+        Err(JoinError::needs_its_log(database))
     }
 
     /// `CHANNEL_LAYER=redis`. Where Redis is not there (yet), what there is can be read meanwhile. `database`: the file

@@ -3,8 +3,9 @@
 
 use super::serve::{self, exit_of};
 use super::{Exit, Given, Ran, complain, config_file, say, warn};
-use crate::config::{Config, Key};
-use crate::storage::file::{Counts, Inspection, digest, inspect};
+use crate::channel_layer::JoinError;
+use crate::config::{Backend, Config, Key};
+use crate::storage::file::{Counts, Inspection, digest, follows_log, inspect};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -20,9 +21,14 @@ pub(super) fn run(given: &Given) -> Ran {
     let found = inspect(&config.storage.path).or_else(|e| complain(&e, exit_of(&e)));
     // Both are looked at before either ends it. What is wrong in the configuration comes first: exit code 2.
     key?;
-    let mut report = describe(&config, &found?);
+    let found = found?;
+    let path = &config.storage.path;
+    if config.channel_layer.backend == Backend::InMemory && follows_log(path).or_else(|e| complain(&e, exit_of(&e)))? {
+        return complain(JoinError::needs_its_log(path), Exit::Database);
+    }
+    let mut report = describe(&config, &found);
     if given.has("--digest") {
-        let digest = digest(&config.storage.path).or_else(|e| complain(&e, exit_of(&e)))?;
+        let digest = digest(path).or_else(|e| complain(&e, exit_of(&e)))?;
         report.push_str(&format!("digest: {}\n", digest.as_deref().unwrap_or("no rows")));
     }
     say(&report)

@@ -205,14 +205,16 @@ fn connections(config: &Config) -> usize {
 }
 
 /// Takes signals on a thread of its own, which also reads the configuration anew: the loop's thread reads no file.
-fn signals(post: Postbox, reload: Reload, started_with: Config, manager: Option<Manager>) -> std::io::Result<()> {
+fn signals(post: Postbox, mut reload: Reload, started_with: Config, manager: Option<Manager>) -> std::io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let mut stops = 0;
         for signal in signals.forever() {
-            match (signal, &reload) {
+            match (signal, &mut reload) {
                 (SIGHUP, Reload::Nothing) => {}
                 (SIGHUP, Reload::File(file)) => {
+                    // One that has been read once is missed when it goes: the defaults would allow more.
+                    *file = config_file(file.as_deref()).map(Path::to_owned);
                     manager.iter().for_each(Manager::reloading);
                     reload_now(&post, file.as_deref(), &started_with);
                     manager.iter().for_each(Manager::ready);

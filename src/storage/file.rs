@@ -9,7 +9,7 @@ mod tests;
 
 pub use backup::{BackupError, backup};
 pub use digest::{digest, digest_of};
-pub use look::{Counts, Inspection, inspect};
+pub use look::{Counts, Inspection, follows_log, inspect};
 
 use super::schema;
 pub(super) use look::connect_to_look;

@@ -318,9 +318,11 @@ fn an_import_into_a_database_that_follows_a_log_is_refused() {
     assert!(said.code != 0 && said.err.contains("follows the log of several nodes"), "{} {}", said.code, said.err);
     assert_eq!(a.digest(), digest);
     // Nor does it start without the log, which it could not follow again.
-    let alone = program(a.folder(), &[]).arg("serve").output().unwrap();
-    let words = String::from_utf8_lossy(&alone.stderr);
-    assert!(alone.status.code() == Some(3) && words.contains("to leave that log for good: sqlite3 "), "{words}");
+    for command in ["serve", "check"] {
+        let alone = program(a.folder(), &[]).arg(command).output().unwrap();
+        let words = String::from_utf8_lossy(&alone.stderr);
+        assert!(alone.status.code() == Some(3) && words.contains("to leave that log for good: sqlite3 "), "{words}");
+    }
     a.restart();
     a.until(200, "ready");
     assert_eq!(a.digest(), digest);

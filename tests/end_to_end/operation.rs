@@ -46,32 +46,36 @@ fn the_demo_introduces_itself() {
 }
 
 #[test]
-fn a_hangup_reloads_limits() {
-    let server = Server::start();
+fn a_hangup_reloads_limits_and_a_file_that_has_gone_changes_nothing() {
+    let mut server = Server::start();
     server.put_world();
     let long = json!({"reason": "x".repeat(100)});
-    let status = || server.call("POST", "/api/properties/10/like/", &user(2), long.clone()).status;
-    assert_eq!(status(), 200);
-    std::fs::write(server.folder().join("config.toml"), "[limits]\nbody = 64\n").unwrap();
+    let status = |server: &Server| server.call("POST", "/api/properties/10/like/", &user(2), long.clone()).status;
+    assert_eq!(status(&server), 200);
+    let file = server.folder().join("config.toml");
+    std::fs::write(&file, "[limits]\nbody = 64\n").unwrap();
     server.signal("-HUP");
     // Signals are taken at some later moment: one of these answers is the first under the new limit.
-    assert!((0..100_000).any(|_| status() == 413));
+    assert!((0..100_000).any(|_| status(&server) == 413));
+    std::fs::remove_file(&file).unwrap();
+    server.signal("-HUP");
+    // Signals are taken in their order.
+    let log = server.stop_and_read_log();
+    let count = |event: &str| log.iter().filter(|line| line.contains(&format!(r#""event":"{event}""#))).count();
+    assert_eq!((count("reloaded"), count("not_reloaded")), (1, 1), "{log:?}");
+    assert!(log.iter().any(|line| line.contains("not_reloaded") && line.contains("config.toml")), "{log:?}");
 }
 
 #[test]
-fn a_file_that_has_gone_changes_nothing() {
+fn a_file_that_was_there_at_the_start_is_missed() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.toml");
     std::fs::write(&file, "[limits]\nbody = 64\n").unwrap();
     let mut server = Server::start_in::<&str>(folder, &[]);
     std::fs::remove_file(&file).unwrap();
     server.signal("-HUP");
-    // Signals are taken in their order.
     let log = server.stop_and_read_log();
-    assert!(
-        log.iter().any(|line| line.contains(r#""event":"not_reloaded""#) && line.contains("config.toml")),
-        "{log:?}"
-    );
+    assert!(log.iter().any(|line| line.contains("not_reloaded") && line.contains("config.toml")), "{log:?}");
     assert!(!log.iter().any(|line| line.contains(r#""event":"reloaded""#)), "{log:?}");
 }
 

@@ -4,6 +4,7 @@
 use super::{
     OpenError, a_folder, beside, connect_to_read, environment, explain, holder, marker, real, trouble, writable,
 };
+use crate::storage::mark::Mark;
 use crate::storage::schema::{APPLICATION_ID, MIGRATIONS};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -51,6 +52,13 @@ pub fn inspect(path: &Path) -> Result<Inspection, OpenError> {
     let Some(db) = found else { return Ok(Inspection::Absent) };
     writable(path)?;
     counts(&db).map(Inspection::Whole).map_err(|e| explain(path, &e))
+}
+
+/// Whether the database follows the log of several nodes.
+pub fn follows_log(path: &Path) -> Result<bool, OpenError> {
+    let path = &real(path);
+    let Some(db) = connect_to_look(path)? else { return Ok(false) };
+    Mark::of(&db).map(|mark| mark.is_some()).map_err(|e| explain(path, &e))
 }
 
 /// Whether there is a folder that takes the files beside the database.
