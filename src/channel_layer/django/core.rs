@@ -78,7 +78,7 @@ fn listen(common: &Common, keyring: &Keyring) -> RedisResult<()> {
             cmd("PING").exec(&mut link)?;
             continue;
         }
-        // Where one connection is broken, the others may have been handed more.
+        // Where they cannot be had anew, the others may have been handed more.
         take(common, keyring, &mut link, &mut waiters, messages)?;
         waited?;
     }

@@ -5,7 +5,9 @@ use super::core::Message;
 use crate::channel_layer::address::{Address, Bare};
 use mio::{Events, Interest, Poll, Token};
 use redis::Cmd;
+use rustls::ClientConfig;
 use std::io::{self, ErrorKind};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Waits that lie with Redis for each, one behind the other.
@@ -17,6 +19,13 @@ pub(super) struct Waiters {
     poll: Poll,
     events: Events,
     each: Vec<Waiter>,
+    connector: Connector,
+}
+
+/// How each of them comes about.
+struct Connector {
+    address: Address,
+    tls: Option<Arc<ClientConfig>>,
     /// The command, as it goes out.
     wait: Vec<u8>,
 }
@@ -24,42 +33,55 @@ pub(super) struct Waiters {
 struct Waiter {
     stream: Box<dyn Bare>,
     came: Vec<u8>,
+    /// It has been handed something.
+    has_served: bool,
+}
+
+impl Connector {
+    fn waiter(&self, poll: &Poll, n: usize) -> io::Result<Waiter> {
+        let mut stream = self.address.bare(self.tls.as_ref())?;
+        poll.registry().register(&mut stream, Token(n), Interest::READABLE)?;
+        for _ in 0..AHEAD {
+            // Small beside what a socket takes: one that does not take it is broken.
+            stream.write_all(&self.wait)?;
+        }
+        Ok(Waiter { stream, came: Vec::new(), has_served: false })
+    }
 }
 
 impl Waiters {
     /// All connected and waiting, each as soon as it is connected.
     pub(super) fn connect(address: &Address, count: usize, wait: &Cmd) -> io::Result<Self> {
-        let (poll, mut each) = (Poll::new()?, Vec::with_capacity(count));
-        let wait = wait.get_packed_command();
-        let tls = address.tls()?;
-        for n in 0..count {
-            let mut stream = address.bare(tls.as_ref())?;
-            poll.registry().register(&mut stream, Token(n), Interest::READABLE)?;
-            for _ in 0..AHEAD {
-                // Small beside what a socket takes: one that does not take it is broken.
-                stream.write_all(&wait)?;
-            }
-            each.push(Waiter { stream, came: Vec::new() });
-        }
-        Ok(Self { poll, events: Events::with_capacity(count), each, wait })
+        let poll = Poll::new()?;
+        let connector = Connector { address: address.clone(), tls: address.tls()?, wait: wait.get_packed_command() };
+        let each = (0..count).map(|n| connector.waiter(&poll, n)).collect::<io::Result<_>>()?;
+        Ok(Self { poll, events: Events::with_capacity(count), each, connector })
     }
 
-    /// Waits for the first messages; they count where it fails, too.
+    /// Waits for the first messages; they count where it fails, too. What breaks is connected anew, and only that: the
+    /// others are being handed messages meanwhile.
     pub(super) fn wait(&mut self, at_most: Duration, messages: &mut Vec<Message>) -> io::Result<()> {
         match self.poll.poll(&mut self.events, Some(at_most)) {
             Err(e) if e.kind() != ErrorKind::Interrupted => return Err(e),
             _ => {}
         }
-        let mut all = Ok(());
+        let mut broken = Vec::new();
         for event in &self.events {
-            if let Some(waiter) = self.each.get_mut(event.token().0)
-                && let Err(e) = waiter.read(&self.wait, messages)
-            {
-                // What the others got has left Redis all the same.
-                all = Err(e);
+            let n = event.token().0;
+            let Some(waiter) = self.each.get_mut(n) else { continue };
+            if let Err(e) = waiter.read(&self.connector.wait, messages) {
+                broken.push((n, e));
             }
         }
-        all
+        for (n, e) in broken {
+            let Some(waiter) = self.each.get_mut(n) else { continue };
+            // Or a Redis that ends each at once would be asked without a pause.
+            if !waiter.has_served {
+                return Err(e);
+            }
+            *waiter = self.connector.waiter(&self.poll, n)?;
+        }
+        Ok(())
     }
 
     /// What has come by now, to all of them.
@@ -83,6 +105,7 @@ impl Waiter {
         };
         while let Some((used, message)) = reply(&self.came)? {
             self.came.drain(..used);
+            self.has_served = true;
             messages.push(message);
             works = works.and_then(|()| self.stream.write_all(wait));
         }
@@ -133,7 +156,7 @@ mod tests {
     use crate::config::RedisAddress;
     use proptest::prelude::*;
     use std::io::{Read, Write};
-    use std::net::{Shutdown, TcpListener};
+    use std::net::{Shutdown, TcpListener, TcpStream};
 
     #[test]
     fn replies_are_read_once_they_are_whole() {
@@ -148,7 +171,7 @@ mod tests {
         }
     }
 
-    /// What a connection got before it broke has left Redis.
+    /// What a connection got before it broke has left Redis, and so has what the others are being handed.
     #[test]
     fn a_broken_connection_takes_nothing_with_it() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -156,7 +179,7 @@ mod tests {
         let address = RedisAddress::Host { host: "127.0.0.1".to_owned(), port };
         let address = Address::new(&address, Duration::from_secs(60)).unwrap();
         let redis = std::thread::spawn(move || {
-            let mut streams = [0; 2].map(|_| {
+            let accept = || {
                 let (mut stream, _) = listener.accept().unwrap();
                 let (mut asked, mut byte) = (Vec::new(), [0]);
                 while !asked.ends_with(b"SELECT\r\n$1\r\n0\r\n") {
@@ -165,19 +188,28 @@ mod tests {
                 }
                 stream.write_all(b"+OK\r\n").unwrap();
                 stream
-            });
-            for (stream, message) in streams.iter_mut().zip(["a", "b"]) {
+            };
+            let hand = |mut stream: &TcpStream, message: &str| {
                 let reply = format!("*3\r\n$1\r\nk\r\n$1\r\n{message}\r\n$1\r\n7\r\n");
                 stream.write_all(reply.as_bytes()).unwrap();
-            }
-            streams[1].shutdown(Shutdown::Write).unwrap();
-            streams
+            };
+            let (stays, breaks) = (accept(), accept());
+            hand(&breaks, "a");
+            breaks.shutdown(Shutdown::Write).unwrap();
+            // The next one in its place; the first is still the same.
+            let (follows, _broken) = (accept(), breaks);
+            hand(&follows, "b");
+            hand(&stays, "c");
+            follows.shutdown(Shutdown::Write).unwrap();
+            // One that breaks before it was handed anything is the end of all.
+            accept().shutdown(Shutdown::Write).unwrap();
+            stays
         });
         let mut waiters = Waiters::connect(&address, 2, redis::cmd("BZPOPMIN").arg("k").arg(0)).unwrap();
         let mut messages = Vec::new();
         while waiters.wait(Duration::from_secs(60), &mut messages).is_ok() {}
         messages.sort_by(|one, other| one.1.cmp(&other.1));
-        assert_eq!(messages, [(7.0, b"a".to_vec()), (7.0, b"b".to_vec())]);
+        assert_eq!(messages, ["a", "b", "c"].map(|message| (7.0, message.as_bytes().to_vec())));
         drop(redis.join().unwrap());
     }
 
