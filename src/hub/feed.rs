@@ -23,9 +23,9 @@ use uuid::Uuid;
 const REFUSALS_MAX: u8 = 100;
 /// Rows remembered as sent and not acknowledged; older ones are simply sent again at the next connect.
 const UNACKNOWLEDGED_MAX: usize = 10_000;
-/// A link as slow as GPRS, in bytes a second: a Ping is given the time that what goes before it takes, but no longer than
-/// that: the peer may have gone.
+/// A link as slow as GPRS, in bytes a second: a Ping is given the time that what goes before it takes.
 const SLOW_LINK: usize = 4 * 1024;
+/// The most of that: the peer may have gone.
 const WAY_MAX_MS: u64 = 120_000;
 /// Messages of the echo server.
 const ECHO_MESSAGE_MAX: usize = 16 * 1024 * 1024;
