@@ -2,7 +2,7 @@
 // `WebSocket`. Run by tests/all: it needs the port that the document names.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -67,5 +67,6 @@ test("the document's class works unchanged", { timeout: 30_000 }, async () => {
     client.disconnect();
   } finally {
     server.kill('SIGKILL');
+    rmSync(folder, { recursive: true, force: true });
   }
 });
