@@ -87,7 +87,7 @@ impl Writer {
         self.at_ms = job.at_ms;
         self.changes.clear();
         // Asked before he was deleted, and ordered behind that: nothing of it may stay.
-        let by = job.command.by().or(job.idempotency.as_ref().map(|key| UserId(key.caller)));
+        let by = job.command.by().or_else(|| job.idempotency.as_ref().map(|key| UserId(key.caller)));
         if by.is_some_and(|by| self.deleted.contains(&by)) {
             return Ok((Answer::Reply(Reply::unauthorized(&Unauthorized::UserGone)), Vec::new()));
         }
