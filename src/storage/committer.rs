@@ -219,6 +219,8 @@ impl Committer {
         let mut outcomes = Vec::new();
         for entry in self.held.iter_mut().filter(|entry| entry.ours) {
             entry.ours = false;
+            // Or the log writer, which waits for it, would never end, nor this thread, whose queue it holds.
+            entry.room = None;
             for job in &mut entry.jobs {
                 outcomes.push(failed(job, why));
                 job.ticket = None;
