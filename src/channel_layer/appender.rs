@@ -4,7 +4,7 @@
 use super::address::{Address, is_broken};
 use super::entry::Commands;
 use super::follower::Stand;
-use super::road::{Asker, Road, Room, Sent, Side};
+use super::road::{Asker, Road, Room, Sent};
 use super::stream::{Log, Trouble};
 use crate::api::command::Command;
 use crate::clock::Clock;
@@ -151,15 +151,14 @@ impl Appender {
         self.road.settle(self.address.timeout);
         self.road.expire(u64::MAX);
         self.road.stop();
-        if let (Some(link), Some(reader)) = (&mut self.link, self.stand.client()) {
-            // It waits for entries; without this it would find out a moment later.
-            let _ = cmd("CLIENT").arg("UNBLOCK").arg(reader).exec(link);
+        if let Some(mut link) = self.link.take() {
+            self.wake_reader(&mut link);
         }
     }
 
     /// One entry, with all that is queued by the time there is room for it.
     fn carry(&mut self, first: Asked, queue: &Receiver<Asked>) {
-        self.renew();
+        self.keep_link();
         let room = match self.refusal() {
             None => self.road.make_room(ENTRIES_UNDER_WAY, self.address.timeout),
             Some(_) => None,
@@ -173,7 +172,10 @@ impl Appender {
         match (self.refusal(), room) {
             (None, Some(room)) => self.send(batch, room),
             (Some(why), Some(room)) => self.refuse(batch.jobs, batch.asks, room, &why),
-            (why, None) => self.refuse_now(batch, &why.unwrap_or_else(|| "too much is under way".to_owned())),
+            (why, None) => {
+                let full = if self.road.is_open() { "too much is under way" } else { "catching up" };
+                self.refuse_now(batch, &why.unwrap_or_else(|| full.to_owned()));
+            }
         }
     }
 
@@ -191,18 +193,22 @@ impl Appender {
         }
     }
 
-    /// A connection that may have ended while nobody looked is not found out about at somebody's cost.
-    fn renew(&mut self) {
-        let (returns, now_us) = (self.road.returns(), self.clock.now().monotonic_us);
-        let is_fresh = self.link_of == returns && now_us.saturating_sub(self.used_us) < IDLE_US;
-        if self.road.is_closed().is_some() || (is_fresh && self.link.is_some()) {
+    /// Sees to a connection to the Redis that the reader follows. One that may have ended while nobody looked is tried, so
+    /// that it is not found out about at somebody's cost.
+    fn keep_link(&mut self) {
+        if self.road.failure().is_some() {
             return;
         }
-        let lives = self.link_of == returns && self.link.as_mut().is_some_and(|link| cmd("PING").exec(link).is_ok());
-        if !lives {
-            self.link = self.connect().ok();
+        let (returns, now_us) = (self.road.returns(), self.clock.now().monotonic_us);
+        let is_fresh = now_us.saturating_sub(self.used_us) < IDLE_US;
+        let works = |link: &mut Connection| is_fresh || cmd("PING").exec(link).is_ok();
+        if self.link_of == returns && self.link.as_mut().is_some_and(works) {
+            self.used_us = if is_fresh { self.used_us } else { now_us };
+            return;
         }
-        (self.link_of, self.used_us) = (returns, now_us);
+        let link = self.connect();
+        self.road.set_writing(link.as_ref().err().map(|e| format!("Redis at {}: {e}", self.address.shown())));
+        (self.link, self.link_of, self.used_us) = (link.ok(), returns, now_us);
     }
 
     /// Why nothing can be appended, if so.
@@ -213,7 +219,7 @@ impl Appender {
         if self.link.is_none() {
             return Some("Redis is not reachable".to_owned());
         }
-        self.road.is_closed()
+        self.road.failure()
     }
 
     fn tag(&mut self) -> Tag {
@@ -234,7 +240,7 @@ impl Appender {
         {
             self.refuse(jobs, sent.asks, sent.room, why);
         }
-        self.road.set(Side::Writing, failure);
+        self.road.set_writing(failure);
     }
 
     /// Adds an entry; gives back why it may not be there. A connection that broke is not used again.
@@ -270,7 +276,7 @@ impl Appender {
 
     /// Sends what may be sent again, for nobody in particular.
     fn send_parked(&mut self) {
-        while !self.parked.commands.is_empty() && self.refusal().is_none() && self.road.writes() {
+        while !self.parked.commands.is_empty() && self.may_add() && self.road.writes() {
             let (mut commands, mut count) = (Commands::default(), 0);
             for command in &self.parked.commands {
                 commands.push(command, None);
@@ -284,7 +290,7 @@ impl Appender {
             if failure.is_none() {
                 self.parked.commands.drain(..count);
             }
-            self.road.set(Side::Writing, failure);
+            self.road.set_writing(failure);
         }
         if self.parked.commands.is_empty() {
             self.parked.rooms.clear();
@@ -297,46 +303,57 @@ impl Appender {
             // Whoever waits for room has to end, too.
             self.parked.rooms.clear();
         }
-        if self.road.is_closed().is_some() {
-            return;
-        }
-        if self.link.is_none() {
-            match self.connect() {
-                Ok(link) => {
-                    self.link = Some(link);
-                    (self.link_of, self.used_us) = (self.road.returns(), self.clock.now().monotonic_us);
-                    self.road.set(Side::Writing, None);
-                }
-                Err(e) => self.road.set(Side::Writing, Some(format!("Redis at {}: {e}", self.address.shown()))),
-            }
-        } else if !self.road.writes() {
+        self.keep_link();
+        if !self.road.writes() && self.may_add() {
             self.try_writing();
         }
         self.send_parked();
     }
 
-    /// A connection to a Redis that still has what this node has applied.
+    /// Whether something may be added that nobody waits for.
+    fn may_add(&self) -> bool {
+        self.road.is_open() && self.refusal().is_none()
+    }
+
+    /// A connection to a Redis that still has what this node has applied; the reader is asked to look at it, too.
     fn connect(&self) -> Result<Connection, Trouble> {
         let mut link = self.address.connect(Duration::ZERO)?;
         if let Some(mark) = self.stand.mark() {
             self.log.check(&mut link, Some(mark), self.run, || Err(String::new()))?;
         }
+        self.road.connected();
+        self.wake_reader(&mut link);
         Ok(link)
+    }
+
+    /// It waits for entries; without this it would find out a moment later.
+    fn wake_reader(&self, link: &mut Connection) {
+        if let Some(reader) = self.stand.client() {
+            let _ = cmd("CLIENT").arg("UNBLOCK").arg(reader).exec(link);
+        }
     }
 
     /// Redis said no last time (no memory left, read-only): an entry that says nothing tells whether it still does.
     fn try_writing(&mut self) {
         let tag = self.tag();
         let failure = self.append(tag, Commands::default());
-        self.road.set(Side::Writing, failure);
+        self.road.set_writing(failure);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::road::Reading;
     use super::*;
+    use crate::config::RedisAddress;
+    use crate::inbox::post_office;
     use crate::matching::UserId;
     use crate::notification::NotificationId;
+    use crate::storage::Storage;
+    use crate::storage::file::DatabaseFile;
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
     fn receipts_make_room_and_nothing_else_does() {
@@ -350,5 +367,71 @@ mod tests {
         let kept: Vec<_> = parked.commands.iter().cloned().collect();
         let all: Vec<_> = (0..PARKED_MAX as i64).map(met).chain([receipt(2)]).collect();
         assert!(kept == all, "{:?}", kept.last());
+    }
+
+    /// Something like Redis, which says yes to everything; where it listens, and how many entries were added.
+    fn agreeable() -> (u16, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (port, added) = (listener.local_addr().unwrap().port(), Arc::new(AtomicUsize::new(0)));
+        let counts = Arc::clone(&added);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (stream, counts) = (stream.unwrap(), Arc::clone(&counts));
+                std::thread::spawn(move || agree(&stream, &counts));
+            }
+        });
+        (port, added)
+    }
+
+    fn agree(mut stream: &TcpStream, added: &AtomicUsize) {
+        fn number(asked: &mut impl BufRead) -> Option<usize> {
+            let mut line = String::new();
+            asked.read_line(&mut line).ok()?;
+            line.get(1..)?.trim_end().parse().ok()
+        }
+        let mut asked = BufReader::new(stream);
+        while let Some(words) = number(&mut asked) {
+            for n in 0..words {
+                let mut word = vec![0; number(&mut asked).unwrap() + 2];
+                asked.read_exact(&mut word).unwrap();
+                added.fetch_add(usize::from(n == 0 && word == *b"XADD\r\n"), Ordering::SeqCst);
+            }
+            stream.write_all(b"+OK\r\n").unwrap();
+        }
+    }
+
+    /// Whoever holds more than Redis does gives that back first, which ends where somebody has added something else.
+    #[test]
+    fn nothing_is_added_before_the_reader_is_there_and_has_looked() {
+        let (port, added) = agreeable();
+        let (folder, clock, (post, _letters)) = (tempfile::tempdir().unwrap(), Clock::start(), post_office(|| {}));
+        let file = DatabaseFile::claim(&folder.path().join("habittod.db")).unwrap();
+        let (storage, _) = Storage::open(file, clock, &post).unwrap();
+        let road = Road::new(post, storage.desk());
+        let address = RedisAddress::Host { host: "127.0.0.1".to_owned(), port };
+        let address = Address::new(&address, Duration::from_secs(60)).unwrap();
+        let (stand, run) = (Arc::default(), Uuid::new_v4());
+        let mut appender =
+            Appender::new(Log::new("x"), address, Arc::clone(&road), storage.progress(), stand, run, clock);
+        appender.parked.add(Command::MarkDelivered { user: UserId(1), ids: vec![NotificationId(1)] });
+        let mut adds = |reading| {
+            road.set_reading(reading);
+            appender.look_after();
+            added.load(Ordering::SeqCst)
+        };
+        assert_eq!(adds(Reading::Failing("away".to_owned())), 0);
+        assert_eq!(adds(Reading::CatchingUp), 0);
+        assert_eq!(
+            adds(Reading::There),
+            0,
+            "Redis was away, and the reader has not looked since this connection is new"
+        );
+        road.looked(road.unlooked().unwrap());
+        assert_eq!(adds(Reading::There), 1);
+        assert_eq!(road.unlooked(), None);
+        // Where the reader was away, so was this connection's Redis.
+        adds(Reading::Failing("away".to_owned()));
+        adds(Reading::There);
+        assert!(road.unlooked().is_some());
     }
 }

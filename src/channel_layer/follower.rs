@@ -3,7 +3,7 @@
 
 use super::address::Address;
 use super::entry::decode;
-use super::road::{CATCHING_UP, Road, Side};
+use super::road::{Reading, Road};
 use super::stream::{Log, Raw, Trouble};
 use crate::clock::Clock;
 use crate::storage::file;
@@ -26,6 +26,8 @@ const AGAIN: Duration = Duration::from_millis(250);
 const AGAIN_LATER: Duration = Duration::from_secs(2);
 /// After Redis was away, before anything is added: whoever holds more than it does gives that back first.
 const GIVE_BACK: Duration = Duration::from_millis(500);
+/// How long a start waits for that: the others have to notice first that Redis was away.
+const GIVEN_BACK_WITHIN_US: u64 = 5_000_000;
 /// Entries kept to give back, and their bytes.
 const RECENT_ENTRIES: usize = 4_096;
 const RECENT_BYTES: usize = 16 * 1024 * 1024;
@@ -105,10 +107,17 @@ impl Recent {
 }
 
 impl Follower {
-    /// The first look, before the server says that it listens: what can be told then ends it.
+    /// The first look, before the server says that it listens: what can be told then ends it. Entries that Redis has just
+    /// lost, another node may be about to give back.
     pub(super) fn first_look(&mut self) -> Result<(), Trouble> {
         let mut redis = self.address.connect(WAIT)?;
-        self.join(&mut redis)
+        let until_us = self.clock.now().monotonic_us + GIVEN_BACK_WITHIN_US;
+        loop {
+            match self.join(&mut redis) {
+                Err(Trouble::LostTail { .. }) if self.clock.now().monotonic_us < until_us => self.road.pause(AGAIN),
+                looked => return looked,
+            }
+        }
     }
 
     /// Until the road ends.
@@ -125,16 +134,15 @@ impl Follower {
                 Trouble::Redis(e) => (format!("Redis at {}: {e}", self.address.shown()), AGAIN),
                 Trouble::Log(what) => (what, AGAIN_LATER),
             };
-            self.road.set(Side::Reading, Some(why));
+            self.road.set_reading(Reading::Failing(why));
             self.road.pause(pause);
         }
     }
 
-    /// One connection, from the check that this log is ours to whatever ends it.
+    /// One connection, from the check that this log is ours to whatever ends it. That it gets on is said once it does.
     fn session(&mut self) -> Result<(), Trouble> {
         let mut redis = self.address.connect(WAIT)?;
         self.join(&mut redis)?;
-        self.road.set(Side::Reading, Some(CATCHING_UP.to_owned()));
         if std::mem::take(&mut self.was_away) {
             self.road.pause(GIVE_BACK);
         }
@@ -145,10 +153,6 @@ impl Follower {
         while !self.road.is_stopping() {
             self.stand.set(self.at, Some(client));
             let Some(at) = self.at else { return Ok(()) };
-            if !caught_up && at.position >= goal && self.progress.wait_for(at.position, WAIT) {
-                caught_up = true;
-                self.road.set(Side::Reading, None);
-            }
             let wait_ms = if caught_up { WAIT.as_millis() as u64 } else { 0 };
             let raws = self.log.read(&mut redis, at.position, ENTRIES_READ, wait_ms)?;
             // Two reads are under way at most: the one before this must be committed.
@@ -159,17 +163,24 @@ impl Follower {
                 self.hand_over(raw)?;
             }
             let now_us = self.clock.now().monotonic_us;
-            if now_us >= report_us {
+            if now_us >= report_us || self.road.unlooked().is_some() {
                 report_us = now_us + WAIT.as_micros() as u64;
                 self.speak(&mut redis)?;
             }
             if now_us >= trim_us {
                 trim_us = now_us + TRIM_EVERY_US;
-                let (keep, forget) = (self.keeping.keep.as_millis(), self.keeping.forget.as_millis());
-                self.log.trim(&mut redis, keep as u64, forget as u64)?;
+                self.trim(&mut redis)?;
+            }
+            if !caught_up {
+                caught_up = self.at.is_some_and(|at| at.position >= goal && self.progress.wait_for(at.position, WAIT));
+                self.road.set_reading(if caught_up { Reading::There } else { Reading::CatchingUp });
             }
         }
         Ok(())
+    }
+
+    fn trim(&self, redis: &mut Connection) -> Result<(), Trouble> {
+        self.log.trim(redis, self.keeping.keep.as_millis() as u64, self.keeping.forget.as_millis() as u64)
     }
 
     /// Waits for the committer, unless the road ends. A node whose disk does not write is waited for all the same: it
@@ -197,7 +208,7 @@ impl Follower {
         };
         if !self.joined {
             // From here on the log is kept for it, however soon it is killed.
-            self.log.report(redis, self.run, mark.position)?;
+            self.report(redis, mark.position)?;
             if let Some(before) = self.at {
                 self.log.retire(redis, before.node)?;
             }
@@ -233,11 +244,27 @@ impl Follower {
 
     /// Says how far this node is, and looks whether the log is still the one it follows.
     fn speak(&self, redis: &mut Connection) -> Result<(), Trouble> {
+        let unlooked = self.road.unlooked();
         if let Some(mark) = self.progress.mark() {
-            let redis_ms = self.log.report(redis, self.run, mark.position)?;
+            let redis_ms = self.report(redis, mark.position)?;
             let oldest = self.log.next(redis, mark.position)?;
             self.road.load.looked(oldest, redis_ms, self.clock.now().monotonic_us);
         }
-        self.log.check(redis, self.at, self.run, || Err(String::new())).map(drop)
+        self.log.check(redis, self.at, self.run, || Err(String::new()))?;
+        if let Some(link) = unlooked {
+            self.road.looked(link);
+        }
+        Ok(())
+    }
+
+    /// Says how far this node is. A full Redis takes no report: what may go from the log makes room for it.
+    fn report(&self, redis: &mut Connection, position: Position) -> Result<u64, Trouble> {
+        match self.log.report(redis, self.run, position) {
+            Err(Trouble::Redis(e)) if e.code() == Some("OOM") => {
+                self.trim(redis)?;
+                self.log.report(redis, self.run, position)
+            }
+            said => said,
+        }
     }
 }

@@ -19,9 +19,12 @@ pub(super) struct Road {
 }
 
 struct State {
-    /// Why each of the two threads cannot do its work; `None`: it can.
-    reading: Option<String>,
+    reading: Reading,
+    /// Why nothing can be added; `None`: it can.
     writing: Option<String>,
+    /// How often the writing side has connected anew, and which of these the reading side has looked at Redis after.
+    links: u64,
+    looked_after: u64,
     /// What the reactor was told last.
     told: Option<String>,
     /// Entries of this run that were sent and have not come back, by their number.
@@ -35,6 +38,12 @@ struct State {
     /// Nothing more is taken in; then, nothing more is read.
     closing: bool,
     stopping: bool,
+}
+
+impl State {
+    fn is_open(&self) -> bool {
+        self.reading == Reading::There && self.links == self.looked_after
+    }
 }
 
 /// Who waits for an entry.
@@ -68,23 +77,25 @@ impl Drop for Room {
     }
 }
 
-/// The reading side is on its way to the end of the log: what it is waited for, not what it fails at.
-pub(super) const CATCHING_UP: &str = "catching up";
-
-/// Which of the two threads speaks.
-#[derive(Clone, Copy)]
-pub(super) enum Side {
-    Reading,
-    Writing,
+/// How far the reading side is.
+#[derive(PartialEq, Eq)]
+pub(super) enum Reading {
+    /// At the end of the log, and all of it is committed here.
+    There,
+    /// On its way to it: what it is waited for.
+    CatchingUp,
+    /// Why it gets nowhere.
+    Failing(String),
 }
 
 impl Road {
     /// Closed until the reading side says otherwise.
     pub(super) fn new(post: Postbox, desk: Desk) -> Arc<Self> {
-        let reading = Some(CATCHING_UP.to_owned());
         let state = State {
-            reading,
+            reading: Reading::CatchingUp,
             writing: None,
+            links: 0,
+            looked_after: 0,
             told: None,
             sent: BTreeMap::new(),
             rooms: 0,
@@ -103,34 +114,65 @@ impl Road {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Works, or why not.
-    pub(super) fn set(&self, side: Side, why: Option<String>) {
+    pub(super) fn set_reading(&self, reading: Reading) {
         let mut state = self.state();
-        match side {
-            Side::Reading => {
-                state.away |= why.as_ref().is_some_and(|why| why != CATCHING_UP);
-                if why.is_none() && std::mem::take(&mut state.away) {
-                    state.returns += 1;
-                }
-                state.reading = why;
-            }
-            Side::Writing => state.writing = why,
+        state.away |= matches!(reading, Reading::Failing(_));
+        if reading == Reading::There && std::mem::take(&mut state.away) {
+            state.returns += 1;
         }
+        state.reading = reading;
         self.tell(&mut state);
         self.changed.notify_all();
     }
 
+    /// Works, or why not.
+    pub(super) fn set_writing(&self, why: Option<String>) {
+        let mut state = self.state();
+        state.writing = why;
+        self.tell(&mut state);
+    }
+
     fn tell(&self, state: &mut State) {
-        let now = state.reading.clone().or_else(|| state.writing.clone());
+        let now = match &state.reading {
+            Reading::There => state.writing.clone(),
+            Reading::CatchingUp => Some("catching up".to_owned()),
+            Reading::Failing(why) => Some(why.clone()),
+        };
         if now != state.told {
             state.told.clone_from(&now);
             self.post.post(Letter::LogHealth(now));
         }
     }
 
-    /// Why nothing may be appended now: what this node does not follow, it must not add to.
-    pub(super) fn is_closed(&self) -> Option<String> {
-        self.state().reading.clone().filter(|why| why != CATCHING_UP)
+    /// The writing side has connected: to a Redis that may have lost what the reading side, on a connection of its own,
+    /// knows nothing of yet. Nothing is added before that has looked again.
+    pub(super) fn connected(&self) {
+        self.state().links += 1;
+    }
+
+    /// Which of the writing side's connections the reading side is to look after, if it has not.
+    pub(super) fn unlooked(&self) -> Option<u64> {
+        let state = self.state();
+        (state.links != state.looked_after).then_some(state.links)
+    }
+
+    /// The reading side has looked at Redis, and this connection was there before it did.
+    pub(super) fn looked(&self, link: u64) {
+        self.state().looked_after = link;
+        self.changed.notify_all();
+    }
+
+    /// Whether something may be added now: what this node does not follow to its end, it must not add to.
+    pub(super) fn is_open(&self) -> bool {
+        self.state().is_open()
+    }
+
+    /// Why it is no use to wait for that.
+    pub(super) fn failure(&self) -> Option<String> {
+        match &self.state().reading {
+            Reading::Failing(why) => Some(why.clone()),
+            Reading::There | Reading::CatchingUp => None,
+        }
     }
 
     /// Changes whenever Redis was away and is back: another connection is needed.
@@ -142,10 +184,11 @@ impl Road {
         self.state().writing.is_none()
     }
 
-    /// Room for one more entry under way, waited for; so is the reading side on its way to the end of the log.
+    /// Room for one more entry under way, waited for; so is a reading side that is on its way.
     pub(super) fn make_room(self: &Arc<Self>, most: usize, at_most: Duration) -> Option<Room> {
         let full = |state: &mut State| {
-            !state.stopping && (state.rooms >= most || state.reading.as_deref() == Some(CATCHING_UP))
+            let comes = !state.is_open() && !matches!(state.reading, Reading::Failing(_));
+            !state.stopping && (state.rooms >= most || comes)
         };
         let waited = self.changed.wait_timeout_while(self.state(), at_most, full);
         let (mut state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -246,7 +289,7 @@ impl Road {
 
     /// A pause that a stop ends early.
     pub(super) fn pause(&self, at_most: Duration) {
-        let running = |state: &mut State| !state.stopping && !state.closing;
+        let running = |state: &mut State| !state.stopping;
         drop(self.changed.wait_timeout_while(self.state(), at_most, running));
     }
 

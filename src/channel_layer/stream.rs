@@ -79,11 +79,7 @@ impl Log {
                  or choose another channel_layer.log_key or Redis database",
                 mark.log, self.stream, founding.log
             ))),
-            (None, Some(_)) => Err(Trouble::Log(format!(
-                "the log that this database follows is gone: {} is missing in Redis; restore Redis' data, or found a new \
-                 log as README, 'Several nodes', says",
-                self.founding
-            ))),
+            (None, Some(_)) => Err(self.gone(&self.founding)),
             (Some(founding), None) => self.joins(redis, &founding, run, &digest),
             (None, None) => {
                 let own = digest().map_err(Trouble::Log)?;
@@ -172,6 +168,13 @@ impl Log {
         }
     }
 
+    fn gone(&self, key: &str) -> Trouble {
+        Trouble::Log(format!(
+            "the log that this database follows is gone: {key} is missing in Redis; restore Redis' data, or found a new log \
+             as README, 'Several nodes', says"
+        ))
+    }
+
     fn trimmed(&self, position: Position) -> Trouble {
         Trouble::Log(format!(
             "{} was trimmed past {position}, where this database stands: what it missed is no longer there; start from a \
@@ -197,7 +200,12 @@ impl Log {
 
     /// The newest position that the stream has given out, whether or not that entry is still there.
     pub(super) fn newest(&self, redis: &mut Connection) -> Result<Position, Trouble> {
-        let about: HashMap<String, Value> = cmd("XINFO").arg("STREAM").arg(&self.stream).query(redis)?;
+        let about: HashMap<String, Value> = match cmd("XINFO").arg("STREAM").arg(&self.stream).query(redis) {
+            Err(e) if e.detail().is_some_and(|what| what.contains("no such key")) => {
+                return Err(self.gone(&self.stream));
+            }
+            about => about?,
+        };
         let newest = about.get("last-generated-id").and_then(|value| String::from_redis_value(value.clone()).ok());
         newest.as_deref().and_then(Position::parse).ok_or_else(|| self.odd("XINFO STREAM"))
     }
@@ -290,7 +298,10 @@ impl Log {
                 _ => cmd("HDEL").arg(&self.nodes).arg(run).exec(redis)?,
             }
         }
-        cmd("XTRIM").arg(&self.stream).arg("MINID").arg("~").arg(upto.to_string()).exec(redis)?;
+        // Redis drops some at a time, so as not to be busy with it for long.
+        let mut trim = cmd("XTRIM");
+        trim.arg(&self.stream).arg("MINID").arg("~").arg(upto.to_string());
+        while trim.query::<u64>(redis)? > 0 {}
         Ok(())
     }
 }

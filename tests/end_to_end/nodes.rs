@@ -157,8 +157,10 @@ fn a_database_that_does_not_fit_the_log_says_what_to_do() {
     a.like(2, 10);
     agree(&[&a, &c]);
     // A log that goes while it is followed.
+    redis.call(&["DEL", "habittod:log"]);
+    a.until(503, "is gone: habittod:log is missing");
     redis.call(&["FLUSHALL"]);
-    a.until(503, "is gone");
+    a.until(503, "is gone: habittod:log:founding is missing");
     assert_eq!(a.call("POST", "/api/properties/10/reject/", &user(2), Value::Null).status, 503);
     a.kill();
     ends(a.folder(), "is gone");
@@ -187,8 +189,20 @@ fn a_redis_that_lost_its_tail_gets_it_back_or_is_not_followed() {
     let empty = Server::start_with(&redis.env());
     empty.until(200, "ready");
     agree(&[&a, &empty]);
-    // Where nobody has it in memory any more, the database that holds more than the log says so.
+    // A node that starts and looks before they do waits for them.
     drop(empty);
+    a.kill();
+    b.signal("-STOP");
+    redis.set_back(&before);
+    std::thread::scope(|scope| {
+        let starts = scope.spawn(|| a.restart());
+        patiently(|| calls(&redis, "xinfo|stream") > 0, || "it never looked".to_owned());
+        b.signal("-CONT");
+        starts.join().unwrap();
+    });
+    a.until(200, "ready");
+    agree(&[&a, &b]);
+    // Where nobody has it in memory any more, the database that holds more than the log says so.
     a.kill();
     b.kill();
     redis.set_back(&before);
@@ -239,10 +253,10 @@ fn over_tcp_by_host_and_port_or_as_a_user_of_redis() {
     assert!(!stranger.ready().body.to_string().contains("guessed"));
 }
 
-/// How often Redis was asked to drop entries.
-fn trims(redis: &Redis) -> u64 {
-    let stats = redis.call(&["INFO", "commandstats"]);
-    let line = stats.lines().find_map(|line| line.trim().strip_prefix("cmdstat_xtrim:calls="));
+/// How often Redis was asked for that since it started.
+fn calls(redis: &Redis, command: &str) -> u64 {
+    let (stats, name) = (redis.call(&["INFO", "commandstats"]), format!("cmdstat_{command}:calls="));
+    let line = stats.lines().find_map(|line| line.trim().strip_prefix(&name));
     line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
 }
 
@@ -259,10 +273,10 @@ fn entries_are_dropped_once_all_known_nodes_have_them() {
     let fill = |node: &Server, homes: std::ops::Range<i64>| homes.for_each(|home| node.put_property(home));
     b.kill();
     fill(&a, 100..400);
-    let before = (entries(), trims(&redis));
+    let before = (entries(), calls(&redis, "xtrim"));
     // A node trims when it starts.
     a.kill_and_restart();
-    patiently(|| trims(&redis) > before.1, || trims(&redis).to_string());
+    patiently(|| calls(&redis, "xtrim") > before.1, || calls(&redis, "xtrim").to_string());
     assert!(entries() >= before.0, "another node still needs them");
     b.restart();
     b.until(200, "ready");
