@@ -70,7 +70,7 @@ pub(super) fn run(common: &Common, keyring: &Keyring) {
 
 fn listen(common: &Common, keyring: &Keyring) -> RedisResult<()> {
     let mut link = common.address.connect(LOOK_EVERY)?;
-    let mut waiters = Waiters::connect(&common.address, common.waiters, &wait_for(keyring))?;
+    let mut waiters = Waiters::connect(&common.address, common.waiters, &wait_for(keyring), common.clock)?;
     while !common.is_over() {
         let mut messages = Vec::new();
         let waited = waiters.wait(LOOK_EVERY, &mut messages);

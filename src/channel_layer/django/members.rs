@@ -9,6 +9,7 @@ use crate::matching::UserId;
 use crate::notification::Channel;
 use crate::storage::known_users;
 use redis::{Connection, RedisResult, cmd, pipe};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::PoisonError;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -59,22 +60,9 @@ impl Members {
     }
 
     fn learn(&mut self, news: impl Iterator<Item = Seen>) {
-        let (mut come, mut gone, mut met) = (Vec::new(), Vec::new(), Vec::new());
-        {
-            let mut known = self.common.known.write().unwrap_or_else(PoisonError::into_inner);
-            for seen in news {
-                match seen {
-                    Seen::Stored(user) if known.insert(user) => come.push(user),
-                    Seen::Connected(user) if known.insert(user) => {
-                        come.push(user);
-                        met.push(Command::Meet { user });
-                    }
-                    Seen::Deleted(user) if known.remove(&user) => gone.push(user),
-                    _ => {}
-                }
-            }
-        }
-        self.common.relay(met);
+        let News { come, gone, met } =
+            News::of(&mut self.common.known.write().unwrap_or_else(PoisonError::into_inner), news);
+        self.common.relay(met.into_iter().map(|user| Command::Meet { user }).collect());
         if self.join(&come).is_err() || self.leave(&gone).is_err() {
             self.link = None;
         }
@@ -127,10 +115,63 @@ impl Members {
     }
 }
 
+/// Who has come, who has gone, and whom only his socket told of.
+#[derive(Default, Debug, PartialEq, Eq)]
+struct News {
+    come: Vec<UserId>,
+    gone: Vec<UserId>,
+    met: Vec<UserId>,
+}
+
+impl News {
+    /// What is new beside what is `known`, which it becomes.
+    fn of(known: &mut HashSet<UserId>, news: impl Iterator<Item = Seen>) -> Self {
+        let mut new = Self::default();
+        for seen in news {
+            match seen {
+                Seen::Stored(user) if known.insert(user) => new.come.push(user),
+                Seen::Connected(user) if known.insert(user) => {
+                    new.come.push(user);
+                    new.met.push(user);
+                }
+                Seen::Deleted(user) if known.remove(&user) => new.gone.push(user),
+                _ => {}
+            }
+        }
+        // Who was deleted and is there again has done both: what he did last counts.
+        new.come.retain(|user| known.contains(user));
+        new.gone.retain(|user| !known.contains(user));
+        new
+    }
+}
+
 /// The key of each group of these users, and our name in it.
 fn groups(prefix: &str, keyring: &Keyring, users: &[UserId]) -> impl Iterator<Item = (String, String)> {
     users.iter().flat_map(|user| Channel::ALL.map(|channel| (*user, channel))).map(move |(user, channel)| {
         let group = message::group(channel, user);
         (format!("{prefix}:group:{group}"), keyring.member(user, &group))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_goes_and_comes_at_once_is_what_he_was_last() {
+        let [a, b, c, d] = [1, 2, 3, 4].map(UserId);
+        let mut known = HashSet::from([a, b]);
+        let seen = [
+            Seen::Deleted(a),
+            Seen::Stored(a),
+            Seen::Deleted(b),
+            Seen::Stored(c),
+            Seen::Deleted(c),
+            Seen::Connected(d),
+            Seen::Connected(a),
+        ];
+        let news = News::of(&mut known, seen.into_iter());
+        assert_eq!(news, News { come: vec![a, d], gone: vec![b, c], met: vec![d] });
+        assert_eq!(known, HashSet::from([a, d]));
+    }
 }

@@ -1,8 +1,10 @@
 //! Owns many connections that wait for one thing each, which the `redis` crate's connections cannot do on one thread.
 //! Never sends anything but the command to wait. Enter at [`Waiters::connect`].
 
+use super::AGAIN;
 use super::core::Message;
 use crate::channel_layer::address::{Address, Bare};
+use crate::clock::Clock;
 use mio::{Events, Interest, Poll, Token};
 use redis::Cmd;
 use rustls::ClientConfig;
@@ -18,8 +20,11 @@ const REPLY_MAX: usize = 16 * 1024 * 1024;
 pub(super) struct Waiters {
     poll: Poll,
     events: Events,
-    each: Vec<Waiter>,
+    /// Where one has broken: when it is connected anew (monotonic µs).
+    each: Vec<Result<Waiter, u64>>,
+    broken: usize,
     connector: Connector,
+    clock: Clock,
 }
 
 /// How each of them comes about.
@@ -51,35 +56,55 @@ impl Connector {
 
 impl Waiters {
     /// All connected and waiting, each as soon as it is connected.
-    pub(super) fn connect(address: &Address, count: usize, wait: &Cmd) -> io::Result<Self> {
+    pub(super) fn connect(address: &Address, count: usize, wait: &Cmd, clock: Clock) -> io::Result<Self> {
         let poll = Poll::new()?;
         let connector = Connector { address: address.clone(), tls: address.tls()?, wait: wait.get_packed_command() };
-        let each = (0..count).map(|n| connector.waiter(&poll, n)).collect::<io::Result<_>>()?;
-        Ok(Self { poll, events: Events::with_capacity(count), each, connector })
+        let each = (0..count).map(|n| connector.waiter(&poll, n).map(Ok)).collect::<io::Result<_>>()?;
+        Ok(Self { poll, events: Events::with_capacity(count), each, broken: 0, connector, clock })
     }
 
     /// Waits for the first messages; they count where it fails, too. What breaks is connected anew, and only that: the
-    /// others are being handed messages meanwhile.
+    /// others are being handed messages meanwhile. An error where none is left.
     pub(super) fn wait(&mut self, at_most: Duration, messages: &mut Vec<Message>) -> io::Result<()> {
+        let at_most = if self.broken == 0 { at_most } else { at_most.min(AGAIN) };
         match self.poll.poll(&mut self.events, Some(at_most)) {
             Err(e) if e.kind() != ErrorKind::Interrupted => return Err(e),
             _ => {}
         }
-        let mut broken = Vec::new();
+        let now_us = self.clock.now().monotonic_us;
+        let mut failure = None;
         for event in &self.events {
-            let n = event.token().0;
-            let Some(waiter) = self.each.get_mut(n) else { continue };
+            let Some(place) = self.each.get_mut(event.token().0) else { continue };
+            let Ok(waiter) = place else { continue };
             if let Err(e) = waiter.read(&self.connector.wait, messages) {
-                broken.push((n, e));
+                // Or a Redis that ends each at once would be asked without a pause.
+                *place = Err(if waiter.has_served { now_us } else { now_us + AGAIN.as_micros() as u64 });
+                self.broken += 1;
+                failure = Some(e);
             }
         }
-        for (n, e) in broken {
-            let Some(waiter) = self.each.get_mut(n) else { continue };
-            // Or a Redis that ends each at once would be asked without a pause.
-            if !waiter.has_served {
-                return Err(e);
-            }
-            *waiter = self.connector.waiter(&self.poll, n)?;
+        if self.broken > 0 {
+            failure = self.connect_anew(now_us).err().or(failure);
+        }
+        match failure {
+            Some(e) if self.broken == self.each.len() => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    /// Those for which it is time, until one cannot be had.
+    fn connect_anew(&mut self, now_us: u64) -> io::Result<()> {
+        for (n, place) in
+            self.each.iter_mut().enumerate().filter(|(_, place)| place.as_ref().is_err_and(|at_us| *at_us <= now_us))
+        {
+            *place = match self.connector.waiter(&self.poll, n) {
+                Ok(waiter) => Ok(waiter),
+                Err(e) => {
+                    *place = Err(now_us + AGAIN.as_micros() as u64);
+                    return Err(e);
+                }
+            };
+            self.broken -= 1;
         }
         Ok(())
     }
@@ -196,16 +221,20 @@ mod tests {
             let (stays, breaks) = (accept(), accept());
             hand(&breaks, "a");
             breaks.shutdown(Shutdown::Write).unwrap();
-            // The next one in its place; the first is still the same.
-            let (follows, _broken) = (accept(), breaks);
+            // The next one in its place, and one in the place of that, which was handed nothing; the first is the same.
+            let (next, _broken) = (accept(), breaks);
+            next.shutdown(Shutdown::Write).unwrap();
+            let follows = accept();
             hand(&follows, "b");
             hand(&stays, "c");
+            // The end of all.
+            drop(listener);
             follows.shutdown(Shutdown::Write).unwrap();
-            // One that breaks before it was handed anything is the end of all.
-            accept().shutdown(Shutdown::Write).unwrap();
-            stays
+            stays.shutdown(Shutdown::Write).unwrap();
+            (follows, stays)
         });
-        let mut waiters = Waiters::connect(&address, 2, redis::cmd("BZPOPMIN").arg("k").arg(0)).unwrap();
+        let wait = redis::cmd("BZPOPMIN").arg("k").arg(0).to_owned();
+        let mut waiters = Waiters::connect(&address, 2, &wait, Clock::start()).unwrap();
         let mut messages = Vec::new();
         while waiters.wait(Duration::from_secs(60), &mut messages).is_ok() {}
         messages.sort_by(|one, other| one.1.cmp(&other.1));
