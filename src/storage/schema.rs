@@ -13,9 +13,9 @@ pub(super) const APPLICATION_ID: i32 = 0x4842_5444;
 /// One script a version, in order; `user_version` says how many have run. Never edit one that was released.
 ///
 /// The hot commit only appends: each index hit at random costs a dirty page a row, which is what a commit costs. No
-/// index on UUIDs of ours (the row id is inside), none on "undelivered" (the hub counts, `waiting` walks the user's
-/// newest rows); the rest trail behind (`apply::filing`).
-pub(super) const MIGRATIONS: [&str; 5] = ["
+/// index on UUIDs of ours (the row id is inside), none on "undelivered" (the hub counts, and knows about where the oldest
+/// lies); the rest trail behind (`apply::filing`).
+pub(super) const MIGRATIONS: [&str; 6] = ["
 CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
 
 CREATE TABLE user (
@@ -117,6 +117,8 @@ INSERT INTO meta VALUES ('filed_match', coalesce((SELECT max(id) FROM matches), 
 CREATE TABLE visitor (id INTEGER PRIMARY KEY) STRICT; -- users not in the directory who have connected
 ", "
 CREATE INDEX property_active ON property (id) WHERE is_active; -- the list of them is counted for each page
+", "
+CREATE INDEX user_barred ON user (standing) WHERE standing <> 0; -- read at each start and after each rollback
 "];
 
 /// Brings a database to the newest version, a transaction a step. The newest version that this program knows is

@@ -13,7 +13,7 @@ use std::path::Path;
 const MATCHES: i64 = 300;
 const NOTIFICATIONS: i64 = 700;
 /// Each version brought a table or an index of this name.
-const BROUGHT: [&str; 5] = ["notification", "refresh_family", "inbox", "visitor", "property_active"];
+const BROUGHT: [&str; 6] = ["notification", "refresh_family", "inbox", "visitor", "property_active", "user_barred"];
 /// What a power loss may have left of one moment: tries.
 const LOSSES: usize = 2;
 
