@@ -46,10 +46,11 @@ pub enum Command {
         user: UserId,
         ids: Vec<NotificationId>,
     },
-    /// Older ones than this leave the push path for good (`delivery.replay_max`).
+    /// What waits between these two rows leaves the push path for good (`delivery.replay_max`).
     Skip {
         user: UserId,
         channel: Channel,
+        after: NotificationId,
         before: NotificationId,
     },
     /// *Service*: a notification in the backend's words.
@@ -252,13 +253,15 @@ pub enum Query {
     OldestWaiting {
         from: NotificationId,
     },
-    /// Whether a socket that was sent rows `first` to `last` was sent this one.
+    /// Whether a socket that was sent rows `first` to `last` was sent this one: all of them, or (`since_ms`) those that
+    /// nobody had or had read when it opened.
     WasSent {
         user: UserId,
         channel: Channel,
         uuid: Uuid,
         first: NotificationId,
         last: NotificationId,
+        since_ms: Option<i64>,
     },
 }
 
@@ -278,7 +281,11 @@ pub struct Backlog {
     /// Newest row that was committed when the socket entered the index. Up to it, what is waiting is sent; behind it,
     /// everything: another device may have acknowledged a row that this one would have got live.
     pub mark: NotificationId,
+    /// No row that waits lies before this one.
+    pub oldest: NotificationId,
     pub replay_max: u32,
+    /// Rows on a page, if they are not too long.
+    pub page_rows: usize,
 }
 
 /// Where a page of a replay begins.

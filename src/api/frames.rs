@@ -3,7 +3,7 @@
 
 use crate::clock::rfc3339;
 use crate::matching::property_title;
-use crate::notification::{Channel, Contact, Content, Home, Notification, Person};
+use crate::notification::{Channel, Contact, Content, Home, Notification, NotificationId, Person};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -165,6 +165,19 @@ pub enum WhatWasRead {
     One(Uuid),
     Many(Vec<Uuid>),
     All,
+}
+
+impl WhatWasRead {
+    /// Whether a row behind this one may be among it.
+    #[must_use]
+    pub fn names_one_behind(&self, row: NotificationId) -> bool {
+        let lies_behind = |uuid: &Uuid| NotificationId::of_uuid(uuid).is_none_or(|id| id > row);
+        match self {
+            Self::One(uuid) => lies_behind(uuid),
+            Self::Many(uuids) => uuids.iter().any(lies_behind),
+            Self::All => true,
+        }
+    }
 }
 
 #[must_use]

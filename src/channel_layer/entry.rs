@@ -9,7 +9,7 @@ use crate::api::command::Command;
 use crate::storage::job::{Idempotency, Job};
 use serde::{Deserialize, Serialize};
 
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 /// Bytes after which an entry takes no further command; one command alone may be larger.
 const ENTRY_BYTES: usize = 1024 * 1024;
@@ -109,7 +109,7 @@ mod tests {
             Command::MarkRead { by, ids: vec![Uuid::from_u128(6)], many: true },
             Command::MarkAllRead { by },
             Command::MarkDelivered { user, ids: vec![id] },
-            Command::Skip { user, channel: Channel::Tenant, before: id },
+            Command::Skip { user, channel: Channel::Tenant, after: NotificationId(0), before: id },
             Command::Notify {
                 to: Recipients::One(user, Some(Uuid::from_u128(8))),
                 channel: Channel::Property,
@@ -159,26 +159,26 @@ mod tests {
         for (n, command) in one_of_each().iter().enumerate() {
             commands.push(command, (n % 2 == 0).then_some(&key));
         }
-        let jobs = decode("2", &commands.finish(), 42).unwrap();
+        let jobs = decode("3", &commands.finish(), 42).unwrap();
         for (n, (job, command)) in jobs.iter().zip(one_of_each()).enumerate() {
             assert_eq!((&job.command, job.at_ms), (&command, 42));
             assert_eq!(job.idempotency.as_ref(), (n % 2 == 0).then_some(&key));
         }
         assert_eq!(jobs.len(), one_of_each().len());
-        assert!(decode("2", &Commands::default().finish(), 0).unwrap().is_empty());
+        assert!(decode("3", &Commands::default().finish(), 0).unwrap().is_empty());
     }
 
     #[test]
     fn what_is_not_known_is_not_guessed_at() {
         let (older, newer) = ("start from a backup", "run the habittod that wrote it");
         for (version, json, remedy) in [
-            ("1", "[]", older),
-            ("3", "[]", newer),
+            ("2", "[]", older),
+            ("4", "[]", newer),
             ("", "[]", newer),
-            ("2", "[", newer),
-            ("2", r#"[{"c":{"Unheard":{"of":1}}}]"#, newer),
-            ("2", r#"[{"c":{"MarkAllRead":{"by":1,"gently":true}}}]"#, newer),
-            ("2", r#"[{"c":{"MarkAllRead":{"by":1}},"x":1}]"#, newer),
+            ("3", "[", newer),
+            ("3", r#"[{"c":{"Unheard":{"of":1}}}]"#, newer),
+            ("3", r#"[{"c":{"MarkAllRead":{"by":1,"gently":true}}}]"#, newer),
+            ("3", r#"[{"c":{"MarkAllRead":{"by":1}},"x":1}]"#, newer),
         ] {
             let refusal = decode(version, json.as_bytes(), 0).unwrap_err();
             assert!(refusal.contains(remedy), "{version} {json}: {refusal}");

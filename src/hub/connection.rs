@@ -116,6 +116,8 @@ pub(super) struct Feed {
     pub controls: Arrival,
     pub channel: Channel,
     pub phase: Phase,
+    /// It was sent all after `since`, whatever had become of it.
+    pub whole: bool,
     /// Notifications sent here; the greatest: that many or more. Two bytes, which cost a socket nothing.
     pub told: u16,
     /// Neighbours in the user's list: places in the table.
@@ -166,6 +168,7 @@ impl Feed {
             controls: Arrival::default(),
             channel,
             phase: Phase::Loading,
+            whole: false,
             previous: NOBODY,
             next: NOBODY,
         }
@@ -224,6 +227,8 @@ pub(super) enum Phase {
     Loading,
     Replaying,
     Live,
+    /// For `habittod probe`: is sent nothing that somebody else waits for.
+    Probing,
 }
 
 /// What is half done: gone when it is empty.
@@ -254,7 +259,7 @@ pub(super) struct Replay {
     /// A page is asked for, or the last one was.
     pub asked: bool,
     pub more: bool,
-    /// What was read meanwhile: the page that is asked for may still bring it.
+    /// What was read meanwhile, and a page may still bring.
     pub read: Vec<WhatWasRead>,
 }
 
@@ -275,9 +280,10 @@ impl Connection {
         self.cold.get_or_insert_default()
     }
 
-    /// Gives the boxed part back if nothing is in it.
+    /// Gives the boxed part back if nothing is in it; of a socket, nothing that its next Ping has to be given time for.
     pub(super) fn thaw(&mut self) {
-        if self.cold.as_ref().is_some_and(|cold| cold.is_empty()) {
+        let is_feed = matches!(self.state, State::Feed(_));
+        if self.cold.as_ref().is_some_and(|cold| cold.is_empty() && !(is_feed && cold.outbound.is_on_its_way())) {
             self.cold = None;
         }
     }

@@ -35,6 +35,7 @@ impl<S> Hub<S> {
 
     /// What everybody hears follows from the outcome, whether or not the asker is still there.
     fn follow(&mut self, now: Now, outcomes: Vec<Outcome>) {
+        let sent_before = self.effects.sent.len();
         for outcome in outcomes {
             self.outstanding = self.outstanding.saturating_sub(usize::from(outcome.ours));
             for change in outcome.changes {
@@ -46,6 +47,12 @@ impl<S> Hub<S> {
                 (_, Answer::OldestWaiting { found, upto }) => self.oldest_is(found, upto),
                 (Some(ticket), answer) => self.answer(now, ticket, answer),
                 (None, _) => {}
+            }
+        }
+        // Behind all of it: the Ping names the last row of a burst.
+        for at in sent_before..self.effects.sent.len() {
+            if let Some((ticket, _)) = self.effects.sent.get(at) {
+                self.ask_for_receipt(now, *ticket);
             }
         }
     }
@@ -118,7 +125,7 @@ impl<S> Hub<S> {
         if self.users.totals().1 == 0 {
             self.oldest.alone(n);
         }
-        self.users.created(n.user, n.channel);
+        self.users.created(n.user, n.channel, n.id);
         let mut encoded: Option<Rc<[u8]>> = None;
         let mut sockets = 0;
         let tickets: Vec<Ticket> = self.tickets_of(n.user).collect();
@@ -144,7 +151,6 @@ impl<S> Hub<S> {
             sockets += 1;
             self.effects.sent.push((ticket, Sent { id: n.id, user: n.user, channel: n.channel, asked_us }));
             self.note_sent(now, ticket, &[n.id]);
-            self.ask_for_receipt(now, ticket);
             self.flush_later(ticket);
         }
         let (id, uuid, user, channel) = (n.id, n.uuid, n.user, n.channel);
@@ -152,7 +158,7 @@ impl<S> Hub<S> {
         self.effects.events.push(Event::Created { id, uuid, user, channel, sockets, took_us });
     }
 
-    /// To all sockets of the user, both channels. Where a page is being made, behind it: it may bring what was read.
+    /// To all sockets of the user, both channels; where a page is to come that may bring what was read, behind it.
     fn read(&mut self, now: Now, user: UserId, what: WhatWasRead, fewer: [Fewer; 2]) {
         for (channel, fewer) in Channel::ALL.into_iter().zip(fewer) {
             self.users.settled(user, channel, fewer);
@@ -161,10 +167,8 @@ impl<S> Hub<S> {
         if !tickets.is_empty() {
             let text = frames::notification_read(&what, self.users.unread(user), now.wall_ms);
             for ticket in tickets {
-                let replay = self.connection(ticket).and_then(|it| it.cold.as_mut()?.replay.as_mut());
-                match replay.filter(|replay| replay.asked) {
-                    Some(replay) => replay.read.push(what.clone()),
-                    None => self.say(ticket, &text),
+                if !self.holds_back(ticket, &what) {
+                    self.say(ticket, &text);
                 }
             }
         }

@@ -3,6 +3,7 @@
 
 use super::connection::{Feed, NEVER, NOBODY, Phase, State};
 use super::event::{CloseCause, Event, Limit};
+use super::outbound::SLOW_LINK;
 use super::rates::Rate;
 use super::sends::{Step, What};
 use super::{Entry, Hub, PIPELINE_BYTES, ms, seconds};
@@ -23,8 +24,6 @@ use uuid::Uuid;
 const REFUSALS_MAX: u8 = 100;
 /// Rows remembered as sent and not acknowledged; older ones are simply sent again at the next connect.
 const UNACKNOWLEDGED_MAX: usize = 10_000;
-/// A link as slow as GPRS, in bytes a second: a Ping is given the time that what goes before it takes.
-const SLOW_LINK: usize = 4 * 1024;
 /// The most of that: the peer may have gone.
 const WAY_MAX_MS: u64 = 120_000;
 /// Messages of the echo server.
@@ -194,7 +193,7 @@ impl<S> Hub<S> {
             return self.complain(ticket, Complaint::RateLimited, &[]);
         }
         feed.refusals = 0;
-        let (user, channel) = (feed.user, feed.channel);
+        let user = feed.user;
         match message::parse(text) {
             Err(complaint) => self.complain(ticket, complaint, &[]),
             Ok(Message::Ping) => self.say(ticket, &frames::pong(now.wall_ms)),
@@ -208,19 +207,21 @@ impl<S> Hub<S> {
                 self.submit(now, Some(ticket), Command::MarkRead { by: user, ids, many }, None);
             }
             Ok(Message::MarkAllRead) => self.submit(now, Some(ticket), Command::MarkAllRead { by: user }, None),
-            Ok(Message::Ack(uuid)) => self.hear_ack(ticket, user, channel, uuid),
+            Ok(Message::Ack(uuid)) => self.hear_ack(now, ticket, uuid),
         }
     }
 
     /// An explicit receipt. A row not under way any more is looked up: it may have been acknowledged already.
-    fn hear_ack(&mut self, ticket: Ticket, user: UserId, channel: crate::notification::Channel, uuid: Uuid) {
+    fn hear_ack(&mut self, now: Now, ticket: Ticket, uuid: Uuid) {
         let Some(connection) = self.connection(ticket) else { return };
+        let open_ms = now.monotonic_ms().saturating_sub(u64::from(connection.opened_s) * 1_000);
         let Some(feed) = connection.feed() else { return };
-        let last = feed.sent();
+        let (user, channel, last) = (feed.user, feed.channel, feed.sent());
+        let since_ms = (!feed.whole).then(|| now.wall_ms.saturating_sub_unsigned(open_ms));
         let Some(first) = feed.first_sent() else {
             return self.complain(ticket, Complaint::NotFound, &[uuid]);
         };
-        self.ask(ticket, Query::WasSent { user, channel, uuid, first, last });
+        self.ask(ticket, Query::WasSent { user, channel, uuid, first, last, since_ms });
     }
 
     /// `row`: of this user and channel, and no older than the first that was sent here, nor newer than the last.

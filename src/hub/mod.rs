@@ -67,6 +67,8 @@ pub struct Rules {
     pub proxies: Vec<Network>,
     pub ack: Ack,
     pub replay_max: u32,
+    /// Rows on a page of a replay.
+    pub page_rows: usize,
     pub retention: Duration,
     pub drain: Duration,
 }
@@ -83,6 +85,7 @@ impl Rules {
             proxies: config.server.trusted_proxies.clone(),
             ack: config.delivery.ack,
             replay_max: config.delivery.replay_max,
+            page_rows: 100,
             retention: config.storage.retention,
             drain: config.server.drain,
         }
@@ -280,13 +283,14 @@ impl<S> Hub<S> {
             self.schedule(now, ticket);
         }
         if self.retain_at_ms <= now_ms {
-            self.retain_at_ms = now_ms + RETAIN_EVERY_MS;
             self.retain(now, NotificationId(0));
         }
         self.drain_step(now);
     }
 
+    /// A stride of housekeeping; the next from its beginning comes an hour after the last stride of this one.
     fn retain(&mut self, now: Now, after: NotificationId) {
+        self.retain_at_ms = now.monotonic_ms() + RETAIN_EVERY_MS;
         let read_for_ms = i64::try_from(self.rules.retention.as_millis()).unwrap_or(i64::MAX);
         let unread_for_ms = read_for_ms.saturating_mul(4);
         self.submit(now, None, Command::Retain { after, read_for_ms, unread_for_ms }, None);

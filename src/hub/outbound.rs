@@ -7,6 +7,8 @@ use std::rc::Rc;
 
 /// Slices in one write.
 const SLICES_MAX: usize = 64;
+/// A link as slow as GPRS, in bytes a second: a Ping is given the time that what goes before it takes.
+pub(super) const SLOW_LINK: usize = 4 * 1024;
 /// From so many bytes on, a part takes no more: one is freed when it is gone whole, and a queue need never run empty.
 const PART_BYTES: usize = 16 * 1024;
 
@@ -99,6 +101,12 @@ impl Outbound {
     pub fn ask(&mut self) -> usize {
         self.before_ping = self.unheard;
         self.before_ping
+    }
+
+    /// Whether so much may lie with the kernel still that a Ping would wait behind it.
+    #[must_use]
+    pub fn is_on_its_way(&self) -> bool {
+        self.unheard >= SLOW_LINK
     }
 
     /// The Ping is answered: the peer has what went before it.

@@ -74,7 +74,7 @@ impl Writer {
             [],
             |row| Ok(Last { notification: row.get(0)?, one_match: row.get(1)?, general: row.get(2)? }),
         )?;
-        let mut deleted = self.db.prepare("SELECT id FROM user WHERE standing = 2")?;
+        let mut deleted = self.db.prepare("SELECT id FROM user WHERE standing <> 0 AND standing = 2")?;
         self.deleted = deleted.query_map([], |row| Ok(UserId(row.get(0)?)))?.collect::<Result<_, _>>()?;
         drop(deleted);
         self.known = Known::default();
@@ -130,7 +130,7 @@ impl Writer {
             Command::MarkRead { by, ids, many } => self.mark_read(*by, ids, *many),
             Command::MarkAllRead { by } => self.mark_all_read(*by),
             Command::MarkDelivered { user, ids } => self.mark_delivered(*user, ids),
-            Command::Skip { user, channel, before } => self.skip(*user, *channel, *before),
+            Command::Skip { user, channel, after, before } => self.skip(*user, *channel, *after, *before),
             Command::Notify { to: Recipients::One(user, uuid), channel, general } => {
                 self.notify_one(*user, *uuid, *channel, general)
             }

@@ -223,9 +223,9 @@ pub struct BacklogPage {
     pub more: bool,
     /// `since` is known: whatever became of a row, it is sent.
     pub all: bool,
-    /// First page: how many older ones are left out, and the row before which they lie.
+    /// First page: how many older ones are left out, and the rows between which they lie.
     pub skipped: u64,
-    pub skip_before: Option<NotificationId>,
+    pub skip: Option<(NotificationId, NotificationId)>,
     /// First page: `since` named nothing that we know.
     pub since_unknown: bool,
 }
@@ -234,9 +234,19 @@ pub struct BacklogPage {
 #[derive(Debug, Default)]
 pub struct Census {
     pub last: NotificationId,
-    /// User, channel, unread, waiting.
-    pub inboxes: Vec<(UserId, Channel, u32, u32)>,
+    pub inboxes: Vec<InboxCount>,
     pub barred: Vec<(UserId, Standing)>,
     /// The oldest row that waits.
     pub oldest_waiting: Option<Oldest>,
+}
+
+/// What one user has on one channel.
+#[derive(Clone, Copy, Debug)]
+pub struct InboxCount {
+    pub user: UserId,
+    pub channel: Channel,
+    pub unread: u32,
+    pub waiting: u32,
+    /// The oldest row that waits.
+    pub oldest: NotificationId,
 }

@@ -1,7 +1,7 @@
 //! Owns what can be asked of the rows: pages, single rows, the replay of a socket. Never changes one.
 //! Enter at [`answer`].
 
-use super::job::{Answer, BacklogPage, Census, Oldest, Standing};
+use super::job::{Answer, BacklogPage, Census, InboxCount, Oldest, Standing};
 use super::schema::{self, sql, sql_part};
 use crate::api::command::{Backlog, From, NotificationFilter, Query, Which};
 use crate::api::frames;
@@ -19,8 +19,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
-/// A page of a replay ends after this many rows or bytes, whichever comes first: what one socket may hold in memory.
-const REPLAY_PAGE_ROWS: usize = 100;
+/// A page of a replay ends after so many bytes, however few rows they are: what one socket may hold in memory.
 const REPLAY_PAGE_BYTES: usize = 64 * 1024;
 /// Rows that one question for the oldest waiting one looks at.
 const OLDEST_STRIDE: i64 = 20_000;
@@ -47,12 +46,13 @@ pub(super) fn answer(db: &Connection, query: &Query) -> rusqlite::Result<Answer>
             let (found, upto) = oldest_waiting(db, *from)?;
             Answer::OldestWaiting { found, upto }
         }
-        Query::WasSent { user, channel, uuid, first, last } => Answer::WasSent {
-            uuid: *uuid,
-            row: by_uuid(db, uuid)?
-                .filter(|n| n.user == *user && n.channel == *channel && (*first..=*last).contains(&n.id))
-                .map(|n| n.id),
-        },
+        Query::WasSent { user, channel, uuid, first, last, since_ms } => {
+            let came = |at_ms: Option<i64>| at_ms.is_none() || at_ms >= *since_ms;
+            let is_theirs =
+                |n: &Notification| n.user == *user && n.channel == *channel && (*first..=*last).contains(&n.id);
+            let was_sent = |n: &Notification| is_theirs(n) && came(n.delivered_ms) && came(n.read_ms);
+            Answer::WasSent { uuid: *uuid, row: by_uuid(db, uuid)?.filter(was_sent).map(|n| n.id) }
+        }
     };
     snapshot.finish()?;
     Ok(answer)
@@ -68,8 +68,15 @@ pub(super) fn census(db: &Connection) -> rusqlite::Result<Census> {
     let mut rows = unread.query([])?;
     let mut oldest: Option<i64> = None;
     while let Some(row) = rows.next()? {
-        census.inboxes.push((UserId(row.get(0)?), schema::channel_of(row.get(1)?), row.get(2)?, row.get(3)?));
-        oldest = oldest.into_iter().chain(row.get::<_, Option<i64>>(4)?).min();
+        let oldest_here: Option<i64> = row.get(4)?;
+        census.inboxes.push(InboxCount {
+            user: UserId(row.get(0)?),
+            channel: schema::channel_of(row.get(1)?),
+            unread: row.get(2)?,
+            waiting: row.get(3)?,
+            oldest: NotificationId(oldest_here.unwrap_or_default()),
+        });
+        oldest = oldest.into_iter().chain(oldest_here).min();
     }
     if let Some(id) = oldest {
         census.oldest_waiting = oldest_waiting(db, NotificationId(id))?.0;
@@ -363,7 +370,7 @@ fn replay(db: &Connection, asked: &Backlog) -> rusqlite::Result<BacklogPage> {
     let whatever_after = if all { NotificationId(0) } else { asked.mark };
     let mut rows = statement.query([asked.user.0, asked.channel as i64, after.0, whatever_after.0])?;
     while let Some(row) = rows.next()? {
-        if page.ids.len() >= REPLAY_PAGE_ROWS || page.frames.len() >= REPLAY_PAGE_BYTES {
+        if page.ids.len() >= asked.page_rows || page.frames.len() >= REPLAY_PAGE_BYTES {
             page.more = true;
             break;
         }
@@ -386,7 +393,7 @@ fn newest_only(
         Some(_) => "AND n.channel = ?2",
         None => WAITING,
     };
-    let after = since.unwrap_or_default();
+    let after = since.unwrap_or_else(|| NotificationId(asked.oldest.0.saturating_sub(1)));
     let rows = schema::of_user("n.id", "", &format!("{which} AND n.id > ?3"));
     let oldest_sent: Option<i64> = db
         .prepare_cached(&format!("{rows} ORDER BY 1 DESC LIMIT 1 OFFSET ?4"))?
@@ -398,7 +405,7 @@ fn newest_only(
         .prepare_cached(&format!("SELECT sum(one) FROM ({older})"))?
         .query_row(params![asked.user.0, asked.channel as i64, after.0, oldest_sent], |row| row.get(0))?;
     if page.skipped > 0 {
-        page.skip_before = Some(NotificationId(oldest_sent));
+        page.skip = Some((after, NotificationId(oldest_sent)));
     }
     Ok(NotificationId(oldest_sent - 1))
 }

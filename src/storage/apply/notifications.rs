@@ -262,16 +262,22 @@ impl Writer {
         Ok(Answer::Nothing)
     }
 
-    pub(super) fn skip(&mut self, user: UserId, channel: Channel, before: NotificationId) -> Applied {
+    pub(super) fn skip(
+        &mut self,
+        user: UserId,
+        channel: Channel,
+        after: NotificationId,
+        before: NotificationId,
+    ) -> Applied {
         self.fresh.clear();
         let count = self
             .db
             .prepare_cached(&format!(
-                "UPDATE notification SET skipped = 1 WHERE id IN ({}) AND channel = ?2 AND id < ?3 AND {}",
-                schema::of_user("n.id", "", ""),
+                "UPDATE notification SET skipped = 1 WHERE id IN ({}) AND channel = ?2 AND {}",
+                schema::of_user("n.id", "", "AND n.id > ?3 AND n.id < ?4"),
                 sql_part!(WAITING)
             ))?
-            .execute(params![user.0, channel as i64, before.0])?;
+            .execute(params![user.0, channel as i64, after.0, before.0])?;
         self.changes.push(Change::Skipped { user, channel, count: count as u32 });
         Ok(Answer::Nothing)
     }

@@ -66,11 +66,7 @@ impl Rows {
     /// Unread and waiting, of every user and channel that has either, counted from the rows.
     pub(super) fn counts(&self) -> Counts {
         let census = queries::census(&self.writer.db).unwrap();
-        census
-            .inboxes
-            .into_iter()
-            .map(|(user, channel, unread, waiting)| ((user, channel), (unread, waiting)))
-            .collect()
+        census.inboxes.into_iter().map(|count| ((count.user, count.channel), (count.unread, count.waiting))).collect()
     }
 
     pub(super) fn count(&self, table: &str) -> i64 {
@@ -220,13 +216,14 @@ fn marks_count_what_they_change() {
 #[test]
 fn what_is_skipped_stays_unread_and_no_longer_waits() {
     let mut rows = Rows::new();
+    let early = rows.notify(TENANT, Channel::Tenant);
     let made: Vec<_> = (0..4).map(|_| rows.notify(TENANT, Channel::Tenant)).collect();
     rows.run(Command::MarkDelivered { user: TENANT, ids: vec![made[0].id] });
-    let skip = Command::Skip { user: TENANT, channel: Channel::Tenant, before: made[3].id };
+    let skip = Command::Skip { user: TENANT, channel: Channel::Tenant, after: early.id, before: made[3].id };
     let (_, changes) = rows.run(skip.clone());
     assert!(matches!(changes[..], [Change::Skipped { user: TENANT, count: 2, .. }]), "{changes:?}");
     assert!(matches!(rows.run(skip).1[..], [Change::Skipped { count: 0, .. }]));
-    assert_eq!(rows.counts(), Counts::from([((TENANT, Channel::Tenant), (4, 1))]));
+    assert_eq!(rows.counts(), Counts::from([((TENANT, Channel::Tenant), (5, 2))]));
     let (_, changes) = rows.run(Command::MarkRead { by: TENANT, ids: vec![made[1].uuid], many: false });
     assert_eq!(fewer(&changes), [[NONE, Fewer { unread: 1, waiting: 0 }]]);
 }
@@ -416,7 +413,12 @@ pub(super) fn any_command() -> impl Strategy<Value = Command> {
         (user(), row()).prop_map(|(by, id)| Command::MarkOneRead { by, which: Which::Row(id) }),
         user().prop_map(|by| Command::MarkAllRead { by }),
         (user(), prop::collection::vec(row(), 0..9)).prop_map(|(user, ids)| Command::MarkDelivered { user, ids }),
-        (user(), channel(), row()).prop_map(|(user, channel, before)| Command::Skip { user, channel, before }),
+        (user(), channel(), row(), row()).prop_map(|(user, channel, after, before)| Command::Skip {
+            user,
+            channel,
+            after,
+            before
+        }),
         user().prop_map(|id| Command::DeleteUser { id }),
         user().prop_map(|id| put_user(id, "x")),
         (row(), -5..50_i64, -5..50_i64)

@@ -93,7 +93,7 @@ impl World {
         let rows: BTreeMap<(UserId, usize), (u32, u32)> = census
             .inboxes
             .iter()
-            .map(|(user, channel, unread, waiting)| ((*user, *channel as usize), (*unread, *waiting)))
+            .map(|count| ((count.user, count.channel as usize), (count.unread, count.waiting)))
             .collect();
         let counted: BTreeMap<(UserId, usize), (u32, u32)> = (1..=self.users)
             .map(UserId)

@@ -102,8 +102,10 @@ impl Socket {
             self.since_unknown |= message["code"] == "since_unknown";
             self.read.extend(read_of(&message));
             let Some(uuid) = notification_of(&message) else { continue };
-            assert!(self.since.is_some() || !self.read.contains(&uuid), "{text} came after it was read");
+            assert!(!self.read.contains(&uuid), "{text} came after it was read");
             let Some(id) = ledger.id_of(&uuid) else { panic!("{text} was sent before its commit") };
+            let asked = self.since_unknown || self.since.is_none_or(|since| id > since);
+            assert!(asked, "row {id} came, which lies before {:?}", self.since);
             let row = &ledger.rows[&id];
             assert_eq!((row.user, row.channel), (self.user, self.channel), "row {id} went astray");
             let last = self.sent.last().copied().unwrap_or(0);

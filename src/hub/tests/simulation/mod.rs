@@ -82,7 +82,9 @@ impl World {
         config.limits.storage_queue = [10_000, 10_000, 8][random.below(3) as usize];
         config.limits.connections_per_user = [16, 3][random.below(2) as usize];
         let store = inhabited();
-        let mut stage = Stage::new(rules(&config), store, START, random.next());
+        let mut rules = rules(&config);
+        rules.page_rows = [100, 2, 1][random.below(3) as usize];
+        let mut stage = Stage::new(rules, store, START, random.next());
         stage.chunk = [64 * 1024, 512, 7][random.below(3) as usize];
         let ack = config.delivery.ack;
         let (users, signer) = (TENANTS[1], signer());

@@ -14,8 +14,8 @@ fn everything(db: &Connection) -> Vec<String> {
     let all_kinds = || NotificationFilter { is_read: None, kind: None, channel: None };
     let asked = (1..6).map(UserId).flat_map(|of| {
         let backlog = |channel, from| {
-            let mark = NotificationId(20);
-            Query::Backlog(Backlog { user: of, channel, from, mark, replay_max: 5 })
+            let (mark, oldest) = (NotificationId(20), NotificationId(2));
+            Query::Backlog(Backlog { user: of, channel, from, mark, oldest, replay_max: 5, page_rows: 100 })
         };
         let since = From::Since(NotificationId(7).uuid(1_030, of, Channel::Tenant));
         [
