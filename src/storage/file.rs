@@ -13,7 +13,7 @@ pub use look::{Counts, Inspection, follows_log, inspect};
 
 use super::schema;
 pub(super) use look::connect_to_look;
-use look::{folder, look};
+use look::{folder, length, look};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -78,10 +78,8 @@ pub struct DatabaseFile {
 impl DatabaseFile {
     /// Makes this process the only one that uses the file.
     pub fn claim(path: &Path) -> Result<Self, OpenError> {
-        let path = real(path);
-        if path.is_dir() {
-            return Err(a_folder(&path));
-        }
+        let path = real(path)?;
+        length(&path)?;
         let lock_path = beside(&path, ".lock");
         let trouble = |e: io::Error| trouble(&lock_path, &e);
         let mut lock = OpenOptions::new();
@@ -142,7 +140,7 @@ impl DatabaseFile {
 
 /// A connection of the reader: beside the writer, and unable to write.
 pub fn connect_to_read(path: &Path) -> Result<Connection, OpenError> {
-    let path = real(path);
+    let path = real(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let open = || {
         let db = Connection::open_with_flags(&path, flags)?;
@@ -226,10 +224,13 @@ fn a_folder(path: &Path) -> OpenError {
 }
 
 /// Where the file itself is: two names of one database have one lock. Absolute, since SQLite takes some names, such as
-/// `:memory:`, for something else.
-fn real(path: &Path) -> PathBuf {
-    let whole = if path.is_symlink() { path.canonicalize() } else { std::path::absolute(path) };
-    whole.unwrap_or_else(|_| path.to_owned())
+/// `:memory:`, for something else. A link that leads nowhere was made for a database, which may come back.
+fn real(path: &Path) -> Result<PathBuf, OpenError> {
+    let Ok(target) = path.read_link() else { return std::path::absolute(path).map_err(|e| trouble(path, &e)) };
+    path.canonicalize().map_err(|e| {
+        let right = "mount what it lies on, put a backup there, or remove the link to begin with nothing";
+        environment(path, format!("a link to {}, which cannot be reached: {e}; {right}", target.display()))
+    })
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

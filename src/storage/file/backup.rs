@@ -31,7 +31,8 @@ pub enum BackupError {
 
 /// Copies the database as it is at one moment, and checks the copy before it gets its name; gives back its bytes.
 pub fn backup(path: &Path, to: &Path) -> Result<u64, BackupError> {
-    let (path, to) = (&real(path), &real(to));
+    let path = &real(path)?;
+    let to = &std::path::absolute(to).unwrap_or_else(|_| to.to_owned());
     let target = |what: String| BackupError::Target { path: to.display().to_string(), what };
     if to.symlink_metadata().is_ok() {
         return Err(target("exists, and is not overwritten; choose another name".to_owned()));

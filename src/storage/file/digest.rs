@@ -2,7 +2,7 @@
 //! Enter at [`digest`].
 
 use super::look::connect_to_look;
-use super::{OpenError, explain, real};
+use super::{OpenError, explain};
 use aws_lc_rs::digest::{Context, SHA256};
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
@@ -10,7 +10,6 @@ use std::path::Path;
 
 /// SHA-256 of all rows, in hexadecimal; `None` where there is no database yet. A server may be running on it.
 pub fn digest(path: &Path) -> Result<Option<String>, OpenError> {
-    let path = &real(path);
     let db = connect_to_look(path)?;
     db.map(|db| digest_of(&db)).transpose().map_err(|e| explain(path, &e))
 }

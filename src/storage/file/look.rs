@@ -43,7 +43,7 @@ pub struct Counts {
 
 /// Says what would become of a server that was started on this path. Makes, locks and changes nothing.
 pub fn inspect(path: &Path) -> Result<Inspection, OpenError> {
-    let path = &real(path);
+    let path = &real(path)?;
     if let Some(pid) = holder(path) {
         return Ok(Inspection::InUse { pid });
     }
@@ -56,7 +56,6 @@ pub fn inspect(path: &Path) -> Result<Inspection, OpenError> {
 
 /// Whether the database follows the log of several nodes.
 pub fn follows_log(path: &Path) -> Result<bool, OpenError> {
-    let path = &real(path);
     let Some(db) = connect_to_look(path)? else { return Ok(false) };
     Mark::of(&db).map(|mark| mark.is_some()).map_err(|e| explain(path, &e))
 }
@@ -84,12 +83,7 @@ fn counts(db: &Connection) -> rusqlite::Result<Counts> {
 
 /// Opens what nobody uses to read, once it is known to be good; `None` where there is nothing and nothing is missing.
 pub(super) fn look(path: &Path) -> Result<Option<Connection>, OpenError> {
-    let len = match path.metadata() {
-        Ok(meta) if meta.is_dir() => return Err(a_folder(path)),
-        Ok(meta) => meta.len(),
-        Err(e) if e.kind() == ErrorKind::NotFound => 0,
-        Err(e) => return Err(trouble(path, &e)),
-    };
+    let len = length(path)?;
     let log_len = beside(path, "-wal").metadata().map_or(0, |meta| meta.len());
     if len == 0 {
         return nothing(path, log_len > 0).map(|()| None);
@@ -105,6 +99,18 @@ pub(super) fn look(path: &Path) -> Result<Option<Connection>, OpenError> {
     let db = db.map_err(|e| explain(path, &e))?;
     whole(&db, path)?;
     Ok(Some(db))
+}
+
+/// How long the file is; where there is none, 0.
+pub(super) fn length(path: &Path) -> Result<u64, OpenError> {
+    match path.metadata() {
+        Ok(meta) if meta.is_dir() => Err(a_folder(path)),
+        // A device or a pipe has no length either, and is not nothing.
+        Ok(meta) if !meta.is_file() => Err(environment(path, "not a regular file; let storage.path name one")),
+        Ok(meta) => Ok(meta.len()),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(0),
+        Err(e) => Err(trouble(path, &e)),
+    }
 }
 
 /// Whether a database belongs where none is. A log without its database is what remains of one.
@@ -209,6 +215,7 @@ fn read_only(path: &Path, how: &str) -> rusqlite::Result<Connection> {
 
 /// Opens to read, beside a server or without one; with a server's own locks only where there is a server.
 pub(in crate::storage) fn connect_to_look(path: &Path) -> Result<Option<Connection>, OpenError> {
+    let path = &real(path)?;
     match holder(path) {
         Some(_) => connect_to_read(path).map(Some),
         None => look(path),

@@ -306,6 +306,50 @@ fn surroundings_are_named() {
     assert_eq!(inspect(&odd).unwrap(), Inspection::Whole(FILLED));
 }
 
+/// A link whose volume is not mounted, or whose database is lost; and what is no file at all.
+#[test]
+fn a_link_that_leads_nowhere_and_what_is_no_file_stay_as_they_are() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use std::os::unix::{fs::symlink, net::UnixListener};
+    for target in ["gone/h.db", "lost/h.db", "h.db"] {
+        let (folder, path) = folder();
+        made(&folder.path().join("made.db"));
+        fs::create_dir(folder.path().join("lost")).unwrap();
+        fs::write(folder.path().join("lost/h.db.id"), b"").unwrap();
+        symlink(target, &path).unwrap();
+        let refused = refusals(&path, &folder.path().join("copy.db"));
+        assert!(refused.iter().all(|e| e.contains(&format!("h.db: a link to {target}, which "))), "{refused:?}");
+        assert_eq!(path.read_link().unwrap(), Path::new(target));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 5, "{target}");
+    }
+    let (folder, path) = folder();
+    let node = |kind| mknodat(CWD, &path, kind, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let make: [&dyn Fn(); 2] = [&|| node(FileType::Fifo), &|| drop(UnixListener::bind(&path).unwrap())];
+    for make in make {
+        make();
+        let refused = refusals(&path, &folder.path().join("copy.db"));
+        assert!(refused.iter().all(|e| e.contains("h.db: not a regular file; ")), "{refused:?}");
+        assert!(!path.metadata().unwrap().is_file());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+/// What each way in says about a path that none takes.
+fn refusals(path: &Path, copy: &Path) -> [String; 4] {
+    let refused = [
+        DatabaseFile::claim(path).unwrap_err(),
+        inspect(path).unwrap_err(),
+        digest(path).unwrap_err(),
+        match backup(path, copy).unwrap_err() {
+            BackupError::Source(e) => e,
+            other => panic!("{other}"),
+        },
+    ];
+    assert!(refused.iter().all(OpenError::is_database), "{refused:?}");
+    refused.map(|e| e.to_string())
+}
+
 #[test]
 fn a_migration_that_fails_leaves_the_old_version() {
     let mut db = Connection::open_in_memory().unwrap();
