@@ -179,9 +179,15 @@ fn prepare(db: &Connection, cache_kib: i64) -> rusqlite::Result<()> {
     db.pragma_update(None, "cache_size", -cache_kib)
 }
 
-/// Whether it may be written. SQLite would open it to read instead, and only fail later.
+/// Whether the files that are there may be written. SQLite would open them to read instead, and only fail later.
 fn writable(path: &Path) -> Result<(), OpenError> {
-    OpenOptions::new().write(true).open(path).map(drop).map_err(|e| trouble(path, &e))
+    for file in ["", "-wal", "-shm", ".lock"].map(|suffix| beside(path, suffix)) {
+        match OpenOptions::new().write(true).open(&file) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(trouble(&file, &e)),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// An error of SQLite, by what has to be done about it. What the file is was judged before: one that is "not a

@@ -49,8 +49,8 @@ pub fn inspect(path: &Path) -> Result<Inspection, OpenError> {
     }
     let found = look(path)?;
     folder(path)?;
-    let Some(db) = found else { return Ok(Inspection::Absent) };
     writable(path)?;
+    let Some(db) = found else { return Ok(Inspection::Absent) };
     counts(&db).map(Inspection::Whole).map_err(|e| explain(path, &e))
 }
 

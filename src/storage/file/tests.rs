@@ -301,6 +301,11 @@ fn surroundings_are_named() {
     let under_a_file = path.join("h.db");
     assert!(matches!(DatabaseFile::claim(&under_a_file), Err(OpenError::Environment { .. })));
     assert!(matches!(inspect(&under_a_file), Err(OpenError::Environment { .. })));
+    let locked_out = folder.path().join("other.db");
+    fs::create_dir(beside(&locked_out, ".lock")).unwrap();
+    for refusal in [DatabaseFile::claim(&locked_out).unwrap_err(), inspect(&locked_out).unwrap_err()] {
+        assert!(refusal.to_string().contains("other.db.lock: ") && refusal.is_database(), "{refusal}");
+    }
     let odd = folder.path().join("ñ %20?#&=.db");
     made(&odd);
     assert_eq!(inspect(&odd).unwrap(), Inspection::Whole(FILLED));
