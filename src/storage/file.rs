@@ -16,6 +16,7 @@ pub(super) use look::connect_to_look;
 use look::{folder, length, look};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
+use rustix::fs::statvfs;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -33,6 +34,8 @@ const STATEMENTS: usize = 64;
 const BUSY: Duration = Duration::from_secs(5);
 /// How often a lock that is only held to look is tried again.
 const LOOKERS_MAX: usize = 10_000;
+/// A disk with less room than this is full.
+const SPACE_MIN: u64 = 64 * 1024;
 /// Only the user that the server runs as reads it. SQLite gives `-wal` and `-shm` the mode of the file.
 const MODE: u32 = 0o600;
 
@@ -198,7 +201,11 @@ pub fn explain(path: &Path, e: &rusqlite::Error) -> OpenError {
         DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, FileLockingProtocolFailed, NotADatabase, OutOfMemory,
         SystemIoFailure,
     };
-    let (path, what) = (path.display().to_string(), e.to_string());
+    let what = match e.sqlite_error_code() {
+        Some(SystemIoFailure) if is_full(path) => format!("{e}: its disk is full; make room there"),
+        _ => e.to_string(),
+    };
+    let path = path.display().to_string();
     match e.sqlite_error_code() {
         Some(DatabaseCorrupt | NotADatabase) => OpenError::Damaged { path, what },
         Some(DiskFull | SystemIoFailure | DatabaseBusy | DatabaseLocked | FileLockingProtocolFailed | OutOfMemory) => {
@@ -206,6 +213,12 @@ pub fn explain(path: &Path, e: &rusqlite::Error) -> OpenError {
         }
         _ => OpenError::Environment { path, what },
     }
+}
+
+/// Whether there is no room any more for the log's index (`-shm`): of that SQLite only says that it failed.
+fn is_full(path: &Path) -> bool {
+    let disk = path.parent().and_then(|folder| statvfs(folder).ok());
+    disk.is_some_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < SPACE_MIN)
 }
 
 /// An error of the operating system, by what has to be done about it.
