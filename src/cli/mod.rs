@@ -65,8 +65,9 @@ const COMMANDS: &[Spec] = &[
         does: "run the server in the foreground",
         more: "\
 SIGTERM and SIGINT drain it (server.drain), a second one ends it at once. SIGHUP reloads everything but server.listen,
-server.admin_listen, storage.path, channel_layer, log.format, and limits.body for Django's messages. Log lines go to
-standard output. It refuses to start without a key: HABITTOD_AUTH_SECRET, auth.secret_file or auth.public_key_file.
+server.admin_listen, storage.path, delivery.ack, channel_layer, log.format, and limits.body for Django's messages. Log
+lines go to standard output. It refuses to start without a key: HABITTOD_AUTH_SECRET, auth.secret_file or
+auth.public_key_file.
 ",
         run: serve::run,
     },

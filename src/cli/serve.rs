@@ -242,7 +242,9 @@ fn reload_now(post: &Postbox, file: Option<&Path>, started_with: &Config) {
     match usable {
         Ok((config, verifier)) => {
             let (done, obeyed) = channel();
-            let rules = Box::new(Rules::new(&config, Some(verifier), connections(&config)));
+            let rules = Rules::new(&config, Some(verifier), connections(&config));
+            // Open sockets were told how receipts are given.
+            let rules = Box::new(Rules { ack: started_with.delivery.ack, ..rules });
             let restart = needs_restart(&config, started_with);
             post.post(Letter::Reload { rules, level: config.log.level, restart, done });
             // No answer where the loop has ended; where it is stuck, other signals are waiting.
@@ -287,7 +289,8 @@ mod tests {
         now.server.admin_listen.clear();
         now.storage.path = "elsewhere".into();
         now.channel_layer.log_key = "other".into();
-        assert_eq!(needs_restart(&now, &started_with), ["server.admin_listen", "storage.path", "channel_layer"]);
+        let named = ["server.admin_listen", "storage.path", "delivery.ack", "channel_layer"];
+        assert_eq!(needs_restart(&now, &started_with), named);
         let mut beside_django = Config::default();
         beside_django.channel_layer.django = Django::Core;
         let mut now = beside_django.clone();
@@ -299,6 +302,7 @@ mod tests {
     fn who_cannot_listen_hears_what_helps() {
         for (errno, expected) in [
             (Errno::ADDRINUSE, "stop what listens there (ss -ltnp), or choose another server.listen"),
+        ("delivery.ack", now.delivery.ack != started_with.delivery.ack),
             (Errno::ACCESS, "ports under 1024 need root or a socket of systemd; or choose another server.listen"),
             (Errno::ADDRNOTAVAIL, "choose another server.listen"),
         ] {
@@ -306,3 +310,5 @@ mod tests {
         }
     }
 }
+    use crate::config::Ack;
+        now.delivery.ack = Ack::Client;

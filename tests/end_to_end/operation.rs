@@ -53,15 +53,17 @@ fn a_hangup_reloads_limits_and_a_file_that_has_gone_changes_nothing() {
     let status = |server: &Server| server.call("POST", "/api/properties/10/like/", &user(2), long.clone()).status;
     assert_eq!(status(&server), 200);
     let file = server.folder().join("config.toml");
-    std::fs::write(&file, "[limits]\nbody = 64\n").unwrap();
+    std::fs::write(&file, "[limits]\nbody = 64\n[delivery]\nack = 'client'\n").unwrap();
     server.signal("-HUP");
     // Signals are taken at some later moment: one of these answers is the first under the new limit.
+    assert_eq!(server.connect("property", 1).next().unwrap()["ack"], "pong");
     assert!((0..100_000).any(|_| status(&server) == 413));
     std::fs::remove_file(&file).unwrap();
     server.signal("-HUP");
     // Signals are taken in their order.
     let log = server.stop_and_read_log();
     let count = |event: &str| log.iter().filter(|line| line.contains(&format!(r#""event":"{event}""#))).count();
+    assert!(log.iter().any(|line| line.contains(r#""needs_restart":["delivery.ack"]"#)), "{log:?}");
     assert_eq!((count("reloaded"), count("not_reloaded")), (1, 1), "{log:?}");
     assert!(log.iter().any(|line| line.contains("not_reloaded") && line.contains("config.toml")), "{log:?}");
 }
