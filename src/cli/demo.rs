@@ -3,7 +3,8 @@
 
 mod life;
 
-use super::{Exit, Given, Ran, complain, say, serve};
+use super::serve::{self, Hangup, Orders};
+use super::{Exit, Given, Ran, complain, say};
 use crate::api::command::Command;
 use crate::auth::{Signer, password};
 use crate::clock::Clock;
@@ -42,6 +43,8 @@ const OWNERS_HOMES: std::ops::RangeInclusive<i64> = 1..=3;
 
 pub(super) fn run(given: &Given) -> Ran {
     let quiet = given.has("--quiet");
+    // From here on, for there is a folder to be removed.
+    let orders = Orders::take(Hangup::Stop)?;
     let folder = std::env::temp_dir().join(format!("habittod-demo-{}", Uuid::new_v4().simple()));
     if let Err(e) = std::fs::create_dir(&folder) {
         return complain(format!("{}: {e}", folder.display()), Exit::Failed);
@@ -60,7 +63,7 @@ pub(super) fn run(given: &Given) -> Ran {
     }
     let mut going_on = None;
     let ran = match people(&config) {
-        Ok(()) => serve::serve(&config, serve::Reload::Nothing, |address| {
+        Ok(()) => serve::serve(&config, orders, |address| {
             let Ok(signer) = Signer::from_secret(secret.as_bytes()) else { return };
             let address = reachable(address);
             introduce(address, &signer, quiet);

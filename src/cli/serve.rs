@@ -19,10 +19,13 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag::register_conditional_shutdown;
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -33,34 +36,70 @@ const RESERVED_DESCRIPTORS: usize = 64;
 const RELOADED_WITHIN: Duration = Duration::from_secs(10);
 
 pub(super) fn run(given: &Given) -> Ran {
-    serve(&given.config()?, Reload::File(config_file(given.file.as_deref()).map(Path::to_owned)), |_| {})
+    let orders = Orders::take(Hangup::Reload(config_file(given.file.as_deref()).map(Path::to_owned)))?;
+    serve(&given.config()?, orders, |_| {})
 }
 
 /// What SIGHUP does.
-pub(super) enum Reload {
+#[derive(PartialEq, Eq)]
+pub(super) enum Hangup {
     /// Reads the configuration again: this file, or the one that is found without a name.
-    File(Option<PathBuf>),
-    /// There is nothing to read.
-    Nothing,
+    Reload(Option<PathBuf>),
+    /// There is nothing to read: it says that the terminal has gone.
+    Stop,
+}
+
+/// The signals, taken over before anything else, so that none ends a start by chance.
+pub(super) struct Orders {
+    signals: Signals,
+    hangup: Hangup,
+    /// While it is so, a stop ends the process where it stands: so may a power loss.
+    starting: Arc<AtomicBool>,
+}
+
+impl Orders {
+    pub(super) fn take(hangup: Hangup) -> Result<Self, Exit> {
+        let starting = Arc::new(AtomicBool::new(hangup != Hangup::Stop));
+        let take = || {
+            let signals = Signals::new([SIGTERM, SIGINT])?;
+            if hangup != Hangup::Stop || !ignores_hangups() {
+                signals.add_signal(SIGHUP)?;
+            }
+            for signal in [SIGTERM, SIGINT] {
+                register_conditional_shutdown(signal, Exit::Done as i32, Arc::clone(&starting))?;
+            }
+            Ok(signals)
+        };
+        let signals = take().or_else(failed("cannot take signals"))?;
+        Ok(Self { signals, hangup, starting })
+    }
+}
+
+/// Whether whoever started this process lets it outlive the terminal, as `nohup` does.
+fn ignores_hangups() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (SIGHUP - 1) & 1 == 1)
 }
 
 /// Serves until a signal ends it. `ready`: told the address once everything listens.
-pub(super) fn serve(config: &Config, reload: Reload, ready: impl FnOnce(SocketAddr)) -> Ran {
+pub(super) fn serve(config: &Config, orders: Orders, ready: impl FnOnce(SocketAddr)) -> Ran {
     let verifier = usable(config).or_else(|what| complain(what, Exit::Usage))?;
     let rules = Rules::new(config, Some(verifier), connections(config));
     let claimed = DatabaseFile::claim(&config.storage.path).or_else(|e| complain(&e, exit_of(&e)))?;
     let path = config.storage.path.display().to_string();
     let open = |post: &Postbox, clock| Storage::open(claimed, clock, post);
-    start(config, rules, Some(Box::new(open)), reload, ready, &json!({ "database": path }))
+    start(config, rules, Some(Box::new(open)), orders, ready, &json!({ "database": path }))
 }
 
 /// `habittod echo`: the same reactor and protocol code, and nobody to know.
 pub(super) fn echo(given: &Given) -> Ran {
+    let orders = Orders::take(Hangup::Stop)?;
     let mut config = Config::default();
     config.server.listen = vec![given.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9001)))];
     config.server.admin_listen.clear();
     let rules = Rules::new(&config, None, connections(&config));
-    start(&config, rules, None, Reload::Nothing, |_| {}, &json!({ "echo": true }))
+    start(&config, rules, None, orders, |_| {}, &json!({ "echo": true }))
 }
 
 type Addresses = Vec<SocketAddr>;
@@ -70,7 +109,7 @@ fn start(
     config: &Config,
     rules: Rules,
     open: Option<Open<'_>>,
-    reload: Reload,
+    orders: Orders,
     ready: impl FnOnce(SocketAddr),
     told: &serde_json::Value,
 ) -> Ran {
@@ -78,7 +117,7 @@ fn start(
     let mut log = Log::start(config.log.level, config.log.format);
     let mut entrance = Entrance::new().or_else(failed("cannot wait for sockets"))?;
     // Where nothing is read from a file, the address is the command line's.
-    let option = matches!(reload, Reload::Nothing).then_some("--listen");
+    let option = (orders.hangup == Hangup::Stop).then_some("--listen");
     let (bound, admin) = listen(&mut entrance, &config.server, option).or_else(|(what, exit)| complain(what, exit))?;
     let (layer, census) = match open.map(|open| open(entrance.post(), clock)).transpose() {
         Ok(Some((storage, census))) => match road(config, storage, entrance.post(), clock) {
@@ -91,7 +130,7 @@ fn start(
         Err(e) => return complain(&e, exit_of(&e)),
     };
     let manager = Manager::from_env();
-    signals(entrance.post().clone(), reload, config.clone(), manager.clone()).or_else(failed("cannot take signals"))?;
+    obey(orders, entrance.post().clone(), config.clone(), manager.clone()).or_else(failed("cannot take signals"))?;
     log.write(clock.now().wall_ms, Level::Info, "listening", |line| {
         line.field("listen", &bound);
         line.field("admin", &admin);
@@ -204,15 +243,15 @@ fn connections(config: &Config) -> usize {
     config.limits.connections.map_or(room, |most| room.min(most as usize))
 }
 
-/// Takes signals on a thread of its own, which also reads the configuration anew: the loop's thread reads no file.
-fn signals(post: Postbox, mut reload: Reload, started_with: Config, manager: Option<Manager>) -> std::io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+/// Obeys signals on a thread of its own, which also reads the configuration anew: the loop's thread reads no file.
+fn obey(orders: Orders, post: Postbox, started_with: Config, manager: Option<Manager>) -> std::io::Result<()> {
+    let Orders { mut signals, mut hangup, starting } = orders;
+    starting.store(false, Ordering::SeqCst);
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let mut stops = 0;
         for signal in signals.forever() {
-            match (signal, &mut reload) {
-                (SIGHUP, Reload::Nothing) => {}
-                (SIGHUP, Reload::File(file)) => {
+            match (signal, &mut hangup) {
+                (SIGHUP, Hangup::Reload(file)) => {
                     // One that has been read once is missed when it goes: the defaults would allow more.
                     *file = config_file(file.as_deref()).map(Path::to_owned);
                     manager.iter().for_each(Manager::reloading);
@@ -262,6 +301,7 @@ fn needs_restart(now: &Config, started_with: &Config) -> Vec<&'static str> {
         ("server.listen", server.listen != started_with.server.listen),
         ("server.admin_listen", server.admin_listen != started_with.server.admin_listen),
         ("storage.path", storage.path != started_with.storage.path),
+        ("delivery.ack", now.delivery.ack != started_with.delivery.ack),
         ("channel_layer", now.channel_layer != started_with.channel_layer),
         // How large a message of Django's may be, its layer's thread learns once.
         (
@@ -278,6 +318,7 @@ fn needs_restart(now: &Config, started_with: &Config) -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Ack;
 
     #[test]
     fn what_only_a_start_obeys_is_named() {
@@ -288,6 +329,7 @@ mod tests {
         assert!(needs_restart(&now, &started_with).is_empty());
         now.server.admin_listen.clear();
         now.storage.path = "elsewhere".into();
+        now.delivery.ack = Ack::Client;
         now.channel_layer.log_key = "other".into();
         let named = ["server.admin_listen", "storage.path", "delivery.ack", "channel_layer"];
         assert_eq!(needs_restart(&now, &started_with), named);
@@ -302,7 +344,6 @@ mod tests {
     fn who_cannot_listen_hears_what_helps() {
         for (errno, expected) in [
             (Errno::ADDRINUSE, "stop what listens there (ss -ltnp), or choose another server.listen"),
-        ("delivery.ack", now.delivery.ack != started_with.delivery.ack),
             (Errno::ACCESS, "ports under 1024 need root or a socket of systemd; or choose another server.listen"),
             (Errno::ADDRNOTAVAIL, "choose another server.listen"),
         ] {
@@ -310,5 +351,3 @@ mod tests {
         }
     }
 }
-    use crate::config::Ack;
-        now.delivery.ack = Ack::Client;

@@ -1,23 +1,25 @@
 //! What an operator does: reload, stop, try the demo.
 
 use crate::crowd::{Crowd, Heard};
+use crate::disk::Disk;
 use crate::process::Process;
-use crate::server::{Server, command, service, user};
+use crate::server::{Server, command, patiently, program, service, user};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::ops::Range;
+use std::process::{Command, Stdio};
 
 #[test]
 fn the_demo_introduces_itself() {
-    let demo = std::process::Command::new(env!("CARGO_BIN_EXE_habittod"))
+    let demo = Command::new(env!("CARGO_BIN_EXE_habittod"))
         .args(["demo", "--listen", "127.0.0.1:0"])
-        .stdout(std::process::Stdio::piped())
+        .stdout(Stdio::piped())
         .spawn();
     let mut demo = Process(demo.unwrap());
-    let lines = std::io::BufRead::lines(std::io::BufReader::new(demo.stdout.take().unwrap()));
+    let lines = BufReader::new(demo.stdout.take().unwrap()).lines();
     let mut lines = lines.map_while(Result::ok);
     assert!(lines.by_ref().any(|line| line.ends_with("as maria or juan_perez, password demo.")));
     let curl = lines.find(|line| line.contains("curl -X POST 'http://127.0.0.1:"));
@@ -31,16 +33,13 @@ fn the_demo_introduces_itself() {
     stream.write_all(request.as_bytes()).unwrap();
     let answer = std::io::read_to_string(stream).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"access\":"), "{answer}");
-    let second = std::process::Command::new(env!("CARGO_BIN_EXE_habittod"))
-        .args(["demo", "--listen", address])
-        .output()
-        .unwrap();
+    let second = Command::new(env!("CARGO_BIN_EXE_habittod")).args(["demo", "--listen", address]).output().unwrap();
     assert_eq!(second.status.code(), Some(1));
     assert!(
         String::from_utf8_lossy(&second.stderr).ends_with(" (ss -ltnp), or choose another --listen\n"),
         "{second:?}"
     );
-    std::process::Command::new("kill").arg(demo.id().to_string()).status().unwrap();
+    kill("-TERM", demo.id());
     assert!(demo.wait().unwrap().success());
     assert!(curl.is_some_and(|line| line.contains("/api/properties/1/like/")));
 }
@@ -56,16 +55,64 @@ fn a_hangup_reloads_limits_and_a_file_that_has_gone_changes_nothing() {
     std::fs::write(&file, "[limits]\nbody = 64\n[delivery]\nack = 'client'\n").unwrap();
     server.signal("-HUP");
     // Signals are taken at some later moment: one of these answers is the first under the new limit.
-    assert_eq!(server.connect("property", 1).next().unwrap()["ack"], "pong");
     assert!((0..100_000).any(|_| status(&server) == 413));
+    assert_eq!(server.connect("property", 1).next().unwrap()["ack"], "pong");
     std::fs::remove_file(&file).unwrap();
     server.signal("-HUP");
     // Signals are taken in their order.
     let log = server.stop_and_read_log();
     let count = |event: &str| log.iter().filter(|line| line.contains(&format!(r#""event":"{event}""#))).count();
-    assert!(log.iter().any(|line| line.contains(r#""needs_restart":["delivery.ack"]"#)), "{log:?}");
     assert_eq!((count("reloaded"), count("not_reloaded")), (1, 1), "{log:?}");
+    assert!(log.iter().any(|line| line.contains(r#""needs_restart":["delivery.ack"]"#)), "{log:?}");
     assert!(log.iter().any(|line| line.contains("not_reloaded") && line.contains("config.toml")), "{log:?}");
+}
+
+/// The disk holds its start up while it makes its database.
+#[test]
+fn a_hangup_waits_for_the_start_and_a_stop_ends_it() {
+    let starting = || {
+        let disk = Disk::new();
+        disk.hold_syncs();
+        let serve = program(disk.folder.path(), &disk.env(false)).arg("serve").stdout(Stdio::piped()).spawn();
+        let serve = Process(serve.unwrap());
+        patiently(|| disk.held() > 0, || "no sync is held".to_owned());
+        (disk, serve)
+    };
+    for stop in ["-TERM", "-INT"] {
+        let (_disk, mut serve) = starting();
+        kill(stop, serve.id());
+        assert_eq!(serve.wait().unwrap().code(), Some(0), "{stop}");
+    }
+    let (disk, mut serve) = starting();
+    kill("-HUP", serve.id());
+    disk.heal();
+    let mut log = BufReader::new(serve.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(log.any(|line| line.contains(r#""event":"reloaded""#)));
+    kill("-TERM", serve.id());
+    assert!(serve.wait().unwrap().success());
+}
+
+#[test]
+fn what_is_tried_at_a_terminal_ends_with_it() {
+    for args in [&["demo", "--quiet"][..], &["echo"]] {
+        let folder = tempfile::tempdir().unwrap();
+        let tried = Command::new(env!("CARGO_BIN_EXE_habittod"))
+            .args(args)
+            .args(["--listen", "127.0.0.1:0"])
+            .env("TMPDIR", folder.path())
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut tried = Process(tried.unwrap());
+        let mut line = String::new();
+        BufReader::new(tried.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        kill("-HUP", tried.id());
+        assert!(tried.wait().unwrap().success(), "{args:?}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "{args:?}");
+    }
+}
+
+fn kill(signal: &str, pid: u32) {
+    assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
 }
 
 #[test]
