@@ -18,6 +18,8 @@ use std::io::{BufRead, Read};
 
 /// Bytes of a line: far more than a user or a property has.
 const LINE_MAX: usize = 1024 * 1024;
+/// What some editors put before UTF-8.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 /// Ids beyond what JSON's readers can hold are mistakes; and ids of later matches come after the largest.
 const MATCH_ID_MAX: i64 = 1 << 53;
 const MATCH_FIELDS: [&str; 8] = ["id", "property", "tenant", "score", "status", "metadata", "created_at", "updated_at"];
@@ -81,10 +83,11 @@ pub fn import(file: &DatabaseFile, mut lines: impl BufRead, now_ms: i64) -> Resu
         if text.len() > LINE_MAX {
             return Err(fault("longer than 1 MiB".to_owned()));
         }
-        if text.trim_ascii().is_empty() {
+        let said = if line == 1 { text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text) } else { &text }.trim_ascii();
+        if said.is_empty() {
             continue;
         }
-        one(&mut rows, text.trim_ascii(), now_ms).map_err(|e| match e {
+        one(&mut rows, said, now_ms).map_err(|e| match e {
             Fault::Wrong(what) => fault(what),
             Fault::Database(e) => sqlite(e),
         })?;
@@ -144,6 +147,11 @@ fn is_his(rows: &Writer, id: UserId, plain: &str) -> rusqlite::Result<bool> {
     Ok(stored.flatten().is_some_and(|stored| password::verify(plain, &stored)))
 }
 
+fn is_deleted(rows: &Writer, id: UserId) -> rusqlite::Result<bool> {
+    let deleted = "SELECT EXISTS (SELECT 1 FROM user WHERE id = ?1 AND standing = 2)";
+    rows.db.prepare_cached(deleted)?.query_row([id.0], |row| row.get(0))
+}
+
 fn put(rows: &mut Writer, command: Command, at_ms: i64) -> Imported<()> {
     rows.apply(&Job { command, ticket: None, idempotency: None, at_ms, asked_us: 0 })?;
     Ok(())
@@ -156,6 +164,11 @@ fn one_match(rows: &mut Writer, fields: &Map<String, Value>, at_ms: i64) -> Impo
     }
     let (property, tenant) = (PropertyId(required(fields, "property")?), UserId(required(fields, "tenant")?));
     let given = optional(fields, "id")?;
+    if is_deleted(rows, tenant)? {
+        return wrong(format!(
+            "tenant: user {tenant} was deleted; give his own line before this one, or leave this out"
+        ));
+    }
     let known = rows.match_of_pair(property, tenant)?;
     let id = match (&known, given) {
         (Some(known), Some(id)) if known.id.0 != id => {
@@ -310,7 +323,8 @@ mod tests {
     fn the_same_file_twice_is_the_same_rows() {
         let world = World::new();
         let before = world.digest();
-        assert_eq!(world.import(WORLD).unwrap(), 5);
+        // As an editor may have saved it.
+        assert_eq!(world.import(&format!("\u{feff}{WORLD}")).unwrap(), 5);
         assert_eq!(world.digest(), before);
         let [two, three, four]: [Match; 3] = world.matches().try_into().unwrap();
         assert_eq!((two.id.0, two.score, two.status), (1, 98.4, Status::Accepted));
@@ -332,6 +346,20 @@ mod tests {
         let (standing, email): (i64, String) =
             db.query_row("SELECT standing, email FROM user", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
         assert_eq!((standing, email.as_str()), (1, ""), "as PUT: is_active stays, texts are replaced");
+    }
+
+    #[test]
+    fn a_deleted_tenant_gets_no_match_before_he_is_there_again() {
+        let world = World::new();
+        let mut rows = Writer::new(world.file.connect().unwrap()).unwrap();
+        put(&mut rows, Command::DeleteUser { id: UserId(2) }, 1_500).map_err(drop).unwrap();
+        let before = world.digest();
+        let line = r#"{"match":{"property":7,"tenant":2}}"#;
+        let refused = world.import(line).unwrap_err().to_string();
+        assert!(refused.starts_with("line 1: tenant: user 2 was deleted; "), "{refused}");
+        assert_eq!(world.digest(), before);
+        world.import(&format!("{{\"user\":{{\"id\":2,\"username\":\"eva\"}}}}\n{line}")).unwrap();
+        assert_eq!(world.matches()[0].tenant, UserId(2));
     }
 
     #[test]
