@@ -95,9 +95,12 @@ impl Target {
         };
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let base = uri.path().trim_end_matches('/');
-        let path = match base.contains("-notifications/") {
-            true => format!("{base}/"),
-            false => format!("{base}/ws/tenant-notifications/{user}/"),
+        let path = match base.rsplit_once("-notifications/") {
+            Some((_, whose)) if whose != user.to_string() => {
+                return Err(format!("a socket of user {whose}, but the token is of user {user}; take one of the two"));
+            }
+            Some(_) => format!("{base}/"),
+            None => format!("{base}/ws/tenant-notifications/{user}/"),
         };
         Ok(Self { host, port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }), tls, path })
     }
@@ -160,6 +163,9 @@ impl Probe {
             let hint = match status {
                 "401" | "403" => "; is the token of this server, and still good?",
                 "404" => "; is this where habittod's /ws/ lies?",
+                "429" => {
+                    "; this user, or this address, has as many sockets open as it may: close some, or use another's token"
+                }
                 "426" | "400" => "; does the proxy pass on Upgrade and Connection?",
                 _ => "",
             };
@@ -196,7 +202,7 @@ impl Probe {
         while self.ping.is_none() {
             match self.socket.read(Some(FRAME_MAX)) {
                 Ok(Some(frame)) => drop(self.take(&frame)?),
-                Err(Error::Io(e)) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+                Err(Error::Io(e)) if is_late(&e) => break,
                 other => return Err(ended(other)),
             }
         }
@@ -238,16 +244,22 @@ impl Probe {
 
 fn ended(read: tungstenite::Result<Option<Frame>>) -> String {
     match read {
-        Err(Error::Io(e)) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-            "the socket is open, but no answer comes".to_owned()
-        }
+        Err(Error::Io(e)) if is_late(&e) => "the socket is open, but no answer comes".to_owned(),
         Err(e) => format!("the connection broke: {e}"),
         Ok(_) => "the connection was cut".to_owned(),
     }
 }
 
+/// Whether a read took longer than it may.
+fn is_late(e: &io::Error) -> bool {
+    matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
 #[allow(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn no_answer(e: io::Error) -> String {
+    if is_late(&e) {
+        return format!("no answer within {} s", ANSWER_WITHIN.as_secs());
+    }
     match e.get_ref().and_then(|inner| inner.downcast_ref()) {
         Some(rustls::Error::InvalidCertificate(why)) => format!(
             "the certificate is not trusted here: {why}; add its CA to those of this machine, or name it in SSL_CERT_FILE"
@@ -288,7 +300,7 @@ mod tests {
             ("https://h/", ("h", 443, true, "/ws/tenant-notifications/7/")),
             ("wss://h:1/notify/", ("h", 1, true, "/notify/ws/tenant-notifications/7/")),
             ("http://[::1]:8000", ("::1", 8000, false, "/ws/tenant-notifications/7/")),
-            ("ws://h/ws/property-notifications/9", ("h", 80, false, "/ws/property-notifications/9/")),
+            ("ws://h/ws/property-notifications/7", ("h", 80, false, "/ws/property-notifications/7/")),
         ] {
             let Target { host, port, tls, path } = Target::parse(url, 7).unwrap();
             assert_eq!((host.as_str(), port, tls, path.as_str()), expected, "{url}");
@@ -299,6 +311,16 @@ mod tests {
         for odd in ["h:8000", "ftp://h", "", "ws://"] {
             assert!(Target::parse(odd, 7).is_err(), "{odd}");
         }
+        let other = Target::parse("ws://h/ws/property-notifications/9/", 7).map(|target| target.path);
+        assert!(other.is_err_and(|what| what.starts_with("a socket of user 9, but the token is of user 7; ")));
+    }
+
+    #[test]
+    fn what_does_not_come_in_time_is_no_answer() {
+        for late in [ErrorKind::WouldBlock, ErrorKind::TimedOut] {
+            assert_eq!(no_answer(late.into()), "no answer within 15 s");
+        }
+        assert_eq!(no_answer(ErrorKind::ConnectionReset.into()), "no answer: connection reset");
     }
 
     #[test]
