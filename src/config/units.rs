@@ -165,6 +165,10 @@ pub(super) fn redis_url(text: &str) -> Result<String, Wrong> {
     if rest.is_empty() || rest.contains(|c: char| c.is_whitespace() || c.is_control()) {
         return wrong(format!("nothing or a space after {scheme}://"), right);
     }
+    if rest.contains('#') {
+        let right = "certificates are always checked: leave #insecure out, and name their CA in SSL_CERT_FILE";
+        return wrong("a # in it", format!("{right}; write any other # as %23"));
+    }
     // As the client reads it. Its own words may show a part.
     if text.into_connection_info().is_err() {
         return wrong("its host, port, database number or options are wrong", right);
@@ -343,6 +347,7 @@ mod tests {
             "redis://:hunter2@a:99999",
             "redis://:hunter2@a/zero",
             "redis://:hunter2@:6379",
+            "rediss://:hunter2@a/#insecure",
             "unix:///run/redis.sock?db=one&password=hunter2",
             "redis://:hunter2@a?protocol=hunter2",
         ] {
