@@ -2,6 +2,7 @@
 //! [`Mistakes`].
 
 use super::keys::{Entry, KEYS};
+use super::read::ALIASES;
 use std::{collections::BTreeSet, fmt};
 
 /// One thing that is wrong with the configuration, and where.
@@ -80,10 +81,18 @@ pub(super) fn unknown_key(name: &str) -> Wrong {
 }
 
 pub(super) fn unknown_variable(name: &str) -> Wrong {
-    let right = nearest(name.trim_start_matches("HABITTOD_")).map_or_else(
-        || "HABITTOD_ is followed by a section and a key of config.toml, e.g. HABITTOD_SERVER_LISTEN".to_owned(),
-        |entry| format!("is {} meant?", entry.variable()),
-    );
+    let rest = name.trim_start_matches("HABITTOD_");
+    let of_section: Vec<_> =
+        KEYS.iter().filter(|entry| entry.section.eq_ignore_ascii_case(rest)).map(Entry::variable).collect();
+    let right = if ALIASES.iter().any(|(alias, _)| *alias == rest) {
+        format!("is {rest} meant?")
+    } else if !of_section.is_empty() {
+        format!("name a key as well: {}", either(of_section.iter().map(String::as_str)))
+    } else if let Some(entry) = nearest(rest) {
+        format!("is {} meant?", entry.variable())
+    } else {
+        "HABITTOD_ is followed by a section and a key of config.toml, e.g. HABITTOD_SERVER_LISTEN".to_owned()
+    };
     Wrong::new("unknown", right)
 }
 
@@ -142,6 +151,8 @@ mod tests {
             ("HABITTOD_SERVER_LISTN", "is HABITTOD_SERVER_LISTEN meant?"),
             ("HABITTOD_LISTEN", "is HABITTOD_SERVER_LISTEN meant?"),
             ("HABITTOD_SECRET_FILE", "is HABITTOD_AUTH_SECRET_FILE meant?"),
+            ("HABITTOD_CHANNEL_LAYER", "is CHANNEL_LAYER meant?"),
+            ("HABITTOD_LOG", "name a key as well: HABITTOD_LOG_LEVEL or HABITTOD_LOG_FORMAT"),
         ] {
             assert_eq!(unknown_variable(name).right, meant, "{name}");
         }

@@ -20,7 +20,7 @@ pub const NO_KEY: &str = "auth.secret: no key to check tokens with; set HABITTOD
                           Django's SECRET_KEY), auth.secret_file or auth.public_key_file";
 
 /// Variables that the user's document names. They are applied last, so they win.
-const ALIASES: [(&str, &str); 3] = [
+pub(super) const ALIASES: [(&str, &str); 3] = [
     ("CHANNEL_LAYER", "channel_layer.backend"),
     ("REDIS_HOST", "channel_layer.redis_host"),
     ("REDIS_PORT", "channel_layer.redis_port"),
