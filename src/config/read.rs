@@ -10,8 +10,9 @@ use super::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::{OsStr, OsString},
-    fs::File,
+    fs::{self, File},
     io::Read as _,
+    net::{IpAddr, SocketAddr},
     path::Path,
 };
 
@@ -171,14 +172,14 @@ impl Reading {
         let Draft { server, auth, channel_layer, limits, .. } = &self.draft;
         let (limits, django, backend) = (*limits, channel_layer.django, channel_layer.backend);
         let login_cannot_sign = auth.login == Some(true) && auth.public_key_file.is_some();
-        // Port 0 is another port each time.
-        let mut listen: Vec<_> =
-            server.listen.iter().chain(&server.admin_listen).filter(|a| a.port() != 0).copied().collect();
-        listen.sort_unstable();
-        let twice: BTreeSet<_> = listen.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
+        let listen: Vec<_> = server.listen.iter().chain(&server.admin_listen).copied().collect();
 
-        for address in twice {
-            let wrong = Wrong::new(format!("{address} twice"), "listen and admin_listen name an address once");
+        for (wide, other) in overlaps(&listen) {
+            let wrong = if wide == other {
+                Wrong::new(format!("{wide} twice"), "listen and admin_listen name an address once")
+            } else {
+                Wrong::new(format!("{wide} takes {other} too"), "leave one of the two out, or choose another port")
+            };
             self.blame(&["server.admin_listen", "server.listen"], wrong);
         }
         if login_cannot_sign {
@@ -215,6 +216,32 @@ impl Reading {
             self.mistake(place, wrong);
         }
     }
+}
+
+/// Addresses of which the first takes the second, too: not both can be listened on.
+fn overlaps(listen: &[SocketAddr]) -> BTreeSet<(SocketAddr, SocketAddr)> {
+    let pairs = (1..).zip(listen).flat_map(|(next, one)| listen.iter().skip(next).map(move |other| (*one, *other)));
+    let ordered = pairs.filter_map(|(one, other)| match (takes(one, other), takes(other, one)) {
+        (true, _) => Some((one, other)),
+        (false, true) => Some((other, one)),
+        (false, false) => None,
+    });
+    ordered.collect()
+}
+
+fn takes(wide: SocketAddr, other: SocketAddr) -> bool {
+    let (all, its) = (wide.ip().to_canonical(), other.ip().to_canonical());
+    let takes = match all {
+        IpAddr::V4(_) => all == its || all.is_unspecified() && its.is_ipv4(),
+        IpAddr::V6(_) => wide == other || all.is_unspecified() && (its.is_ipv6() || v6_takes_v4()),
+    };
+    // Port 0 is another port each time.
+    takes && wide.port() == other.port() && wide.port() != 0
+}
+
+/// The kernel's own setting, which the listeners leave as it is.
+fn v6_takes_v4() -> bool {
+    fs::read_to_string("/proc/sys/net/ipv6/bindv6only").map_or(true, |only| only.trim() != "1")
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, String> {

@@ -255,6 +255,9 @@ fn what_cannot_be_is_refused() {
         ("\nlisten = 1", "config.toml:2: listen: unknown; is server.listen meant?"),
         ("server.listen = \"127.0.0.1:1,127.0.0.1:1\"", "config.toml:1: server.listen: 127.0.0.1:1 twice"),
         ("server.listen = \"127.0.0.1:8001\"", "config.toml:1: server.listen: 127.0.0.1:8001 twice"),
+        ("server.listen = \"0.0.0.0:8001\"", "config.toml:1: server.listen: 0.0.0.0:8001 takes 127.0.0.1:8001 too; "),
+        ("server.listen = \"[::1]:1, [::]:1\"", "[::]:1 takes [::1]:1 too; leave one of the two out, or "),
+        ("server.listen = \"[::ffff:127.0.0.1]:8001\"", "[::ffff:127.0.0.1]:8001 takes 127.0.0.1:8001 too"),
         ("server.listen = \"127.0.0.1:1,\"", "\"\" is not an address"),
         ("server.listen = \"127.0.0.1:65536\"", "is not an address"),
         ("server.allowed_origins = [\"*\", \"http://a.bo\"]", "keep * alone"),
@@ -272,6 +275,11 @@ fn what_cannot_be_is_refused() {
     }
     let free_ports = "server.listen = \"127.0.0.1:0,127.0.0.1:0\"\nserver.admin_listen = \"127.0.0.1:0\"";
     assert!(load_text(free_ports, &[]).is_ok());
+    assert!(load_text("server.listen = \"0.0.0.0:8000,[::1]:8001,127.0.0.2:8001\"", &[]).is_ok());
+    // Unless the machine says otherwise.
+    let both = load_text("server.listen = \"0.0.0.0:1,[::]:1\"", &[]);
+    let apart = fs::read_to_string("/proc/sys/net/ipv6/bindv6only").is_ok_and(|only| only.trim() == "1");
+    assert!(apart == both.is_ok() && (apart || mistakes(both).contains("[::]:1 takes 0.0.0.0:1 too")));
 }
 
 #[test]
