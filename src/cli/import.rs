@@ -12,6 +12,9 @@ pub(super) fn run(given: &Given) -> Ran {
     let Some(path) = given.word() else { return given.usage("import needs a FILE of JSON Lines") };
     let config = given.config()?;
     let file = File::open(path).or_else(|e| complain(format!("{path}: {e}"), Exit::Failed))?;
+    if file.metadata().is_ok_and(|meta| meta.is_dir()) {
+        return complain(format!("{path}: a folder; name a file of JSON Lines"), Exit::Failed);
+    }
     let lines = BufReader::new(file);
     let imported = DatabaseFile::claim(&config.storage.path)
         .map_err(ImportError::Open)

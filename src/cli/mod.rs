@@ -15,7 +15,7 @@ mod token;
 use crate::config::{self, Config, Mistakes};
 use std::ffi::OsString;
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -255,7 +255,10 @@ impl Given {
                 inline.take().or_else(|| words.next()).ok_or_else(|| format!("{name} needs a value"))
             };
             match option {
-                "--config" => given.file = Some(value("--config")?.into()),
+                "--config" => match value("--config")? {
+                    name if name.is_empty() => return Err("--config names no file".to_owned()),
+                    name => given.file = Some(name.into()),
+                },
                 "--listen" => {
                     let address = config::address(&value("--listen")?);
                     given.listen = Some(address.map_err(|e| format!("--listen: {e}"))?);
@@ -283,9 +286,9 @@ impl Given {
         self.options.contains(&option)
     }
 
-    /// The word that follows the options.
+    /// The word that follows the options; an empty one names nothing.
     fn word(&self) -> Option<&str> {
-        self.words.first().map(String::as_str)
+        self.words.first().map(String::as_str).filter(|word| !word.is_empty())
     }
 
     fn config(&self) -> Result<Config, Exit> {
@@ -307,13 +310,18 @@ fn load(named: Option<&Path>) -> Result<Config, Mistakes> {
 
 fn config_file(named: Option<&Path>) -> Option<&Path> {
     let here = Path::new("config.toml");
-    named.or_else(|| here.exists().then_some(here))
+    // One that cannot be read is there: whoever put it there does not mean the defaults.
+    let is_there = || !here.symlink_metadata().is_err_and(|e| e.kind() == ErrorKind::NotFound);
+    named.or_else(|| is_there().then_some(here))
 }
 
 fn say(text: &str) -> Ran {
-    // A reader that has gone does not want to know.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    Ok(())
+    let mut out = std::io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // A reader that has gone does not want to know.
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => complain(format!("standard output: {e}"), Exit::Failed),
+        _ => Ok(()),
+    }
 }
 
 fn warn(what: impl Display) {
@@ -357,7 +365,7 @@ mod tests {
             assert_eq!((given.ttl, given.words), (Some(Duration::from_secs(300)), vec!["7".to_owned()]));
         }
         assert_eq!(read(&["--token=a=b"]).unwrap().token.as_deref(), Some("a=b"));
-        for wrong in [&["--ttl"][..], &["--ttl="], &["--quiet=yes"], &["--config"], &["--steal=1"]] {
+        for wrong in [&["--ttl"][..], &["--ttl="], &["--quiet=yes"], &["--config"], &["--config="], &["--steal=1"]] {
             assert!(read(wrong).is_err(), "{wrong:?}");
         }
     }

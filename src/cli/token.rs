@@ -9,7 +9,10 @@ use crate::matching::UserId;
 
 pub(super) fn run(given: &Given) -> Ran {
     let user = match (given.word().map(UserId::parse), given.has("--service")) {
-        (Some(None), _) => return given.usage("USER_ID must be a number from 1, without sign or leading zeros"),
+        (Some(None), _) => {
+            return given
+                .usage(&format!("USER_ID must be a number from 1 to {}, without sign or leading zeros", i64::MAX));
+        }
         // The backend is nobody in particular: a USER_ID beside --service changes nothing.
         (_, true) => None,
         (Some(user), false) => user,

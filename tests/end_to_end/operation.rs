@@ -299,6 +299,43 @@ fn check_says_all_that_is_wrong_and_makes_nothing() {
     let said = command(folder.path(), &["check"]);
     assert!(said.code == 0 && said.out.contains("new.db: will be made"), "{} {}", said.out, said.err);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    // One that leads nowhere is not none.
+    std::fs::remove_file(folder.path().join("config.toml")).unwrap();
+    std::os::unix::fs::symlink("nowhere.toml", folder.path().join("config.toml")).unwrap();
+    let said = command(folder.path(), &["check"]);
+    assert!(said.code == 2 && said.err.starts_with("config.toml: cannot be read: "), "{}", said.err);
+}
+
+#[test]
+fn a_command_that_cannot_say_its_piece_has_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = |out: Stdio| {
+        let said =
+            program(folder.path(), &[]).args(["token", "1"]).stdout(out).stderr(Stdio::piped()).output().unwrap();
+        (said.status.code(), String::from_utf8(said.stderr).unwrap())
+    };
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let said = (Some(1), "habittod: standard output: No space left on device (os error 28)\n".to_owned());
+    assert_eq!(token(full.into()), said);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(token(writer.into()), (Some(0), String::new()));
+}
+
+#[test]
+fn what_is_wrong_with_a_word_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    for (args, code, what) in [
+        (["import", "."], 1, ".: a folder; "),
+        (["import", ""], 2, "import needs a FILE"),
+        (["backup", ""], 2, "backup needs the name of a FILE"),
+        (["check", "--config="], 2, "--config names no file"),
+        (["token", "9223372036854775808"], 2, "a number from 1 to 9223372036854775807, "),
+    ] {
+        let said = command(folder.path(), &args);
+        assert!(said.code == code && said.err.contains(what), "{args:?}: {} {}", said.code, said.err);
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[test]
