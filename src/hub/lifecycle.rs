@@ -116,6 +116,8 @@ impl<S> Hub<S> {
         let (start, end) = self.drive(now, ticket, &mut own);
         own.truncate(end);
         own.drain(..start.min(own.len()));
+        // Or whoever always leaves a byte behind would keep the room of all that came before it.
+        own.shrink_to(2 * own.len());
         if let Some(connection) = self.connection(ticket)
             && !own.is_empty()
         {

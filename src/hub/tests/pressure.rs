@@ -63,6 +63,19 @@ fn a_client_that_ended_while_its_last_answer_was_under_way_gets_all_of_it() {
 }
 
 #[test]
+fn a_client_that_always_leaves_a_byte_behind_is_kept_no_more_than_that() {
+    let (mut stage, ticket, end) = served();
+    stage.open_window(ticket, &end, usize::MAX);
+    let asked = b"GET /health/live HTTP/1.1\r\nHost: h\r\n\r\n".repeat(1_000);
+    for bytes in [&asked[..1], &[&asked[1..], &asked[..1]].concat(), &[&asked[1..], &asked[..1]].concat()] {
+        stage.send(ticket, &end, bytes);
+        read_all(&mut stage, ticket, &end);
+    }
+    let input = &stage.hub.connection(ticket).unwrap().cold().input;
+    assert!((input.len(), input.capacity()) <= (1, 16), "{} bytes held for {}", input.capacity(), input.len());
+}
+
+#[test]
 fn an_echo_that_waited_for_room_is_said() {
     let config = Config::load(None, []).unwrap();
     let (mut stage, ticket, end) = stalled(Rules { verifier: None, ..rules(&config) }, Store::new());
