@@ -5,6 +5,9 @@ use slab::Slab;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
+/// The place of a connection that counts for no address.
+pub(super) const NOWHERE: u32 = u32::MAX;
+
 /// A connection keeps four bytes of it: a place.
 #[derive(Default)]
 pub(super) struct Addresses {
@@ -18,15 +21,14 @@ struct Known {
 }
 
 impl Addresses {
-    /// One more connection from there: the address's place, and how many there are now.
-    pub(super) fn enter(&mut self, address: IpAddr) -> (u32, u32) {
+    /// One more connection from there: the address's place.
+    pub(super) fn enter(&mut self, address: IpAddr) -> u32 {
         let place =
             *self.places.entry(address).or_insert_with(|| self.known.insert(Known { address, connections: 0 }) as u32);
-        let connections = self.known.get_mut(place as usize).map_or(0, |known| {
+        if let Some(known) = self.known.get_mut(place as usize) {
             known.connections += 1;
-            known.connections
-        });
-        (place, connections)
+        }
+        place
     }
 
     /// How many there are from there.

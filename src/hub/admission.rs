@@ -1,7 +1,7 @@
 //! Owns who may ask: a head is judged before its body is taken or its socket upgraded. Never answers. Enter at
 //! `Hub::judge`.
 
-use super::addresses::address_of;
+use super::addresses::{NOWHERE, address_of};
 use super::connection::{Admitted, State};
 use super::event::{Cause, Event, Limit};
 use super::{Asker, Hub};
@@ -233,7 +233,7 @@ impl<S> Hub<S> {
     pub(super) fn count_for_client(&mut self, ticket: Ticket, request: &Request<'_>) {
         let (client, peer) = (self.client(ticket, request), self.peer(ticket));
         if client != peer {
-            let (place, _) = self.addresses.enter(client);
+            let place = self.addresses.enter(client);
             if let Some(connection) = self.connection(ticket) {
                 let left = std::mem::replace(&mut connection.address, place);
                 self.addresses.leave(left);
@@ -243,7 +243,7 @@ impl<S> Hub<S> {
 
     /// Who holds the other end: the client, or a proxy.
     pub(super) fn peer(&mut self, ticket: Ticket) -> IpAddr {
-        let place = self.connection(ticket).map_or(u32::MAX, |connection| connection.address);
+        let place = self.connection(ticket).map_or(NOWHERE, |connection| connection.address);
         self.addresses.at(place)
     }
 

@@ -1,6 +1,7 @@
 //! Owns a connection's way from accept to reap: its bytes, its stages, its deadlines. Never understands a request or a
 //! frame. Enter at [`Hub::accept`].
 
+use super::addresses::NOWHERE;
 use super::connection::{Connection, Http, NEVER, Phase, State};
 use super::deadlines::{Filed, PLACES_MAX};
 use super::event::{Cause, CloseCause, Limit};
@@ -20,9 +21,9 @@ const LOOK_EVERY_MS: u64 = 25_000;
 const LINGER_MS: u64 = 2_000;
 /// How long what is queued may take to go out at the end.
 const LAST_WORDS_MS: u64 = 5_000;
-/// Connections beyond the limit that are still answered 503; beyond these, a connection is dropped.
+/// Connections beyond a limit that are told so at a time; beyond these, a connection is dropped.
 const TURNED_AWAY_MAX: usize = 32;
-/// Beyond those, too, kept for the operator: when all is full is when he looks.
+/// Beyond the limit, too, kept for the operator: when all is full is when he looks.
 const OPERATORS_MAX: usize = 8;
 /// Connections beyond the limit: each takes a descriptor.
 pub(super) const BEYOND_MAX: usize = TURNED_AWAY_MAX + OPERATORS_MAX;
@@ -31,22 +32,31 @@ impl<S> Hub<S> {
     /// A new connection; given back where there is no room even to say so.
     pub fn accept(&mut self, now: Now, socket: S, address: IpAddr, door: Door) -> Result<Ticket, S> {
         let most = self.rules.connections.min(PLACES_MAX - BEYOND_MAX);
-        let full = door == Door::Public && self.table.len() >= most;
-        let beyond = if door == Door::Public { TURNED_AWAY_MAX } else { BEYOND_MAX };
-        if self.table.len() >= most + beyond {
-            self.limited(Limit::Connections);
-            self.refused(address, Cause::Connections, 503);
-            return Err(socket);
+        let beyond = if door == Door::Public { 0 } else { OPERATORS_MAX };
+        let full = self.table.len() - self.turned_away >= most + beyond;
+        let most_there = self.rules.limits.connections_per_ip;
+        let crowded = door == Door::Public && most_there > 0 && self.addresses.count(address) >= most_there;
+        let is_proxy = self.rules.proxies.iter().any(|proxy| proxy.contains(address));
+        let refusal = match (full, crowded && !is_proxy) {
+            (true, _) => Some((Limit::Connections, Cause::Connections, 503)),
+            (_, true) => Some((Limit::ConnectionsPerIp, Cause::ConnectionsPerIp, 429)),
+            _ => None,
+        };
+        if let Some((limit, cause, status)) = refusal {
+            self.limited(limit);
+            self.refused(address, cause, status);
+            if door == Door::Admin || self.turned_away >= TURNED_AWAY_MAX {
+                return Err(socket);
+            }
+            self.turned_away += 1;
         }
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
         let until_ms = now.monotonic_ms().saturating_add(idle_ms(&self.rules.limits));
         let reader = Reader::default();
-        let is_proxy = self.rules.proxies.iter().any(|proxy| proxy.contains(address));
         let opened_us = now.monotonic_us;
-        let (place, from_there) = self.addresses.enter(address);
-        let most_there = self.rules.limits.connections_per_ip;
-        let crowded = door == Door::Public && most_there > 0 && from_there > most_there;
+        // Who is turned away is no connection of anybody's.
+        let place = if refusal.is_some() { NOWHERE } else { self.addresses.enter(address) };
         let stage = Stage::Idle;
         let http =
             Http { reader, stage, until_ms, door, opened_us, crowded, client: None, admitted: None, waiting: None };
@@ -61,14 +71,12 @@ impl<S> Hub<S> {
         let key = self.table.insert(Entry { connection, socket });
         let ticket = Ticket { key: key as u32, generation };
         self.schedule(now, ticket);
-        if full {
-            self.limited(Limit::Connections);
-            self.refused(address, Cause::Connections, 503);
-            self.last_reply(now, ticket, Reply::unavailable("Too many connections.", 2 + self.jitter(ticket, 4)));
-        } else if crowded && !is_proxy {
-            self.limited(Limit::ConnectionsPerIp);
-            self.refused(address, Cause::ConnectionsPerIp, 429);
-            self.last_reply(now, ticket, Reply::too_many(10));
+        match refusal {
+            Some((Limit::Connections, ..)) => {
+                self.last_reply(now, ticket, Reply::unavailable("Too many connections.", 2 + self.jitter(ticket, 4)));
+            }
+            Some(_) => self.last_reply(now, ticket, Reply::too_many(10)),
+            None => {}
         }
         Ok(ticket)
     }
@@ -280,7 +288,66 @@ impl<S> Hub<S> {
     pub fn reap(&mut self, ticket: Ticket) -> Option<S> {
         self.entry(ticket)?;
         let entry = self.table.try_remove(ticket.key as usize)?;
-        self.addresses.leave(entry.connection.address);
+        match entry.connection.address {
+            NOWHERE => self.turned_away -= 1,
+            place => self.addresses.leave(place),
+        }
         Some(entry.socket)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::hub::Rules;
+    use crate::storage::job::Census;
+
+    const NOW: Now = Now { monotonic_us: 5_000_000, wall_ms: 1_700_000_000_000 };
+
+    fn hub(connections: usize, per_ip: u32) -> Hub<()> {
+        let mut config = Config::default();
+        config.limits.connections_per_ip = per_ip;
+        config.server.trusted_proxies.clear();
+        Hub::new(NOW, Rules::new(&config, None, connections), &Census::default(), 7)
+    }
+
+    /// Whether one more is let in; if not, he is in no hurry to leave.
+    fn come(hub: &mut Hub<()>) -> Option<Ticket> {
+        let ticket = hub.accept(NOW, (), [192, 0, 2, 1].into(), Door::Public).ok()?;
+        matches!(hub.connection(ticket)?.state, State::Http(_)).then_some(ticket)
+    }
+
+    fn leave(hub: &mut Hub<()>, ticket: Ticket) {
+        hub.gone(NOW, ticket, CloseCause::Reset);
+        assert!(hub.reap(ticket).is_some());
+    }
+
+    #[test]
+    fn whoever_is_turned_away_takes_nobodys_place() {
+        for (connections, per_ip) in [(20, 0), (100, 20)] {
+            let mut hub = hub(connections, per_ip);
+            let open: Vec<Ticket> = (0..20).map(|_| come(&mut hub).unwrap()).collect();
+            assert!((0..200).all(|_| come(&mut hub).is_none()));
+            assert_eq!(hub.table.len(), 20 + TURNED_AWAY_MAX);
+            open.into_iter().for_each(|ticket| leave(&mut hub, ticket));
+            let again = (0..40).filter(|_| come(&mut hub).is_some()).count();
+            assert_eq!(again, 20, "{connections} connections, {per_ip} an address");
+            let all: Vec<Ticket> = hub
+                .table
+                .iter()
+                .map(|(key, entry)| Ticket { key: key as u32, generation: entry.connection.generation })
+                .collect();
+            all.into_iter().for_each(|ticket| leave(&mut hub, ticket));
+            assert_eq!((hub.turned_away, hub.addresses.connections()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn the_operator_gets_in_where_all_is_full() {
+        let mut hub = hub(2, 0);
+        assert_eq!((0..100).filter(|_| come(&mut hub).is_some()).count(), 2);
+        let mut look = || hub.accept(NOW, (), [192, 0, 2, 1].into(), Door::Admin).is_ok();
+        assert_eq!((0..20).filter(|_| look()).count(), OPERATORS_MAX);
     }
 }

@@ -138,6 +138,8 @@ const RETAIN_EVERY_MS: u64 = 60 * 60 * 1_000;
 
 pub struct Hub<S> {
     table: Slab<Entry<S>>,
+    /// How many of them were refused as they came, and are on their way out.
+    turned_away: usize,
     generation: u32,
     users: Users,
     index: UserIndex,
@@ -186,6 +188,7 @@ impl<S> Hub<S> {
         let logins = Logins::new(&rules.limits);
         Self {
             table: Slab::with_capacity(room),
+            turned_away: 0,
             generation: 0,
             users: Users::new(census),
             index: UserIndex::default(),
