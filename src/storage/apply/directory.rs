@@ -97,8 +97,11 @@ impl Writer {
     }
 
     /// The row stays as a gravestone: his tokens are still good, he is not. Somebody the directory never knew may have
-    /// rows all the same.
+    /// rows all the same, or no more than a token and a socket: he is not found, and shut out like anybody.
     pub(super) fn delete_user(&mut self, id: UserId) -> Applied {
+        if self.deleted.contains(&id) {
+            return Ok(Answer::Reply(no_user()));
+        }
         self.known.users.remove(&id);
         self.fresh.clear();
         while self.has_unfiled() {
@@ -107,14 +110,11 @@ impl Writer {
         let known: bool = self
             .db
             .prepare_cached(
-                "SELECT EXISTS (SELECT 1 FROM user WHERE id = ?1 AND standing <> 2)
+                "SELECT EXISTS (SELECT 1 FROM user WHERE id = ?1)
                    OR EXISTS (SELECT 1 FROM visitor WHERE id = ?1) OR EXISTS (SELECT 1 FROM inbox WHERE user = ?1)
                    OR EXISTS (SELECT 1 FROM suit WHERE tenant = ?1)",
             )?
             .query_row([id.0], |row| row.get(0))?;
-        if !known {
-            return Ok(Answer::Reply(no_user()));
-        }
         self.db
             .prepare_cached(
                 "INSERT OR REPLACE INTO user (id, username, email, first_name, last_name, phone, user_type, standing, further)
@@ -130,7 +130,7 @@ impl Writer {
         self.deleted.insert(id);
         self.changes.push(Change::Forgotten { user: id });
         self.changes.push(Change::Standing { user: id, standing: Standing::Deleted });
-        Ok(Answer::Reply(Reply::no_content()))
+        Ok(Answer::Reply(if known { Reply::no_content() } else { no_user() }))
     }
 
     pub(super) fn put_property(&mut self, id: PropertyId, p: &Property) -> Applied {

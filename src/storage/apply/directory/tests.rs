@@ -71,10 +71,9 @@ fn a_user_comes_is_shut_out_and_goes() {
 }
 
 #[test]
-fn whoever_was_never_put_can_be_deleted_once_he_has_rows() {
+fn whoever_was_never_put_can_be_deleted() {
     let mut rows = Rows::new();
     let unknown = UserId(77);
-    assert_eq!(rows.told(Command::DeleteUser { id: unknown }).0, 404);
     rows.notify(unknown, Channel::Property);
     rows.run(like(unknown));
     assert_eq!(rows.told(Command::DeleteUser { id: unknown }).0, 204);
@@ -82,6 +81,18 @@ fn whoever_was_never_put_can_be_deleted_once_he_has_rows() {
     assert!(rows.counts().keys().all(|(user, _)| *user != unknown));
     assert_eq!(rows.told(notify(Recipients::One(unknown, None), Channel::Tenant)).0, 404);
     assert_eq!(rows.told(Command::DeleteUser { id: unknown }).0, 404);
+
+    // Without a row he is not found, and may have a token: he is remembered, once.
+    let nobody = UserId(78);
+    let gone = Change::Standing { user: nobody, standing: Standing::Deleted };
+    for changed in [2, 0] {
+        let (answer, changes) = rows.run(Command::DeleteUser { id: nobody });
+        assert_eq!((reply(&answer).0, changes.len()), (404, changed));
+        assert!(changes.last().is_none_or(|last| format!("{last:?}") == format!("{gone:?}")));
+    }
+    rows.writer.reload().unwrap();
+    assert_eq!(rows.told(notify(Recipients::One(nobody, None), Channel::Tenant)).0, 404);
+    assert_eq!(reply(&rows.run(put_user(nobody, "eva")).0).0, 201);
 }
 
 /// By SQLite's own count, not by a clock.
