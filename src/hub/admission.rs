@@ -66,10 +66,7 @@ impl<S> Hub<S> {
         body: BodyLength,
         route: Route,
     ) -> Result<usize, Reply> {
-        if self.is_too_late(ticket) {
-            let reply = self.shutting_down(ticket);
-            return Err(self.turned_away(ticket, request, (Cause::Late, reply)));
-        }
+        self.judge_moment(ticket, request)?;
         self.judge_address(ticket, request).map_err(|why| self.turned_away(ticket, request, why))?;
         let claims = self.authenticate(now, request, false);
         let asker = match claims {
@@ -94,6 +91,15 @@ impl<S> Hub<S> {
         let body_max = self.judge_body(request, body, route)?;
         self.admit(ticket, Admitted { route, caller, expires_ms, accept: None });
         Ok(body_max)
+    }
+
+    /// Whether a stop had not begun before this was asked.
+    pub(super) fn judge_moment(&mut self, ticket: Ticket, request: &Request<'_>) -> Result<(), Reply> {
+        if self.is_too_late(ticket) {
+            let reply = self.shutting_down(ticket);
+            return Err(self.turned_away(ticket, request, (Cause::Late, reply)));
+        }
+        Ok(())
     }
 
     fn judge_body(&mut self, request: &Request<'_>, body: BodyLength, route: Route) -> Result<usize, Reply> {

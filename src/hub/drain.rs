@@ -180,7 +180,7 @@ fn asks_nothing(http: &Http) -> bool {
 mod tests {
     use super::*;
     use crate::auth::{Signer, Verifier};
-    use crate::config::Config;
+    use crate::config::{Config, Key};
     use crate::hub::Rules;
     use crate::matching::UserId;
     use crate::notification::{Channel, Content, General, Notification, NotificationId};
@@ -196,6 +196,8 @@ mod tests {
     fn hub(drain: Duration) -> Hub<()> {
         let mut config = Config::default();
         config.server.drain = drain;
+        config.auth.key = Some(Key::Secret(SECRET.to_vec()));
+        config.auth.login = true;
         let rules = Rules::new(&config, Some(Verifier::from_secret(SECRET).unwrap()), 1_000_000);
         Hub::new(at(0), rules, &Census::default(), 7)
     }
@@ -332,16 +334,21 @@ mod tests {
     fn who_asks_too_late_is_told_so_and_who_asks_nothing_is_sent_away() {
         let mut hub = hub(Duration::from_secs(10));
         (1..=200).for_each(|user| assert!(open(&mut hub, user).generation > 0));
-        let (late, idle, in_hand, ready) = (door(&mut hub), door(&mut hub), door(&mut hub), door(&mut hub));
+        let [late, signs_in, idle, in_hand, ready] = [(); 5].map(|()| door(&mut hub));
         let token = Signer::from_secret(SECRET).unwrap().access(UserId(1), at(0).wall_ms, Duration::from_secs(60));
         let request = format!("GET /api/users/me/ HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\n\r\n");
         let (head, tail) = request.split_at(20);
         hub.receive(at(0), in_hand, &mut head.to_owned().into_bytes());
         hub.drain(at(0));
         hub.receive(at(1), late, &mut request.clone().into_bytes());
-        let refusal = flush(&mut hub, at(1), late);
-        assert!(refusal.starts_with("HTTP/1.1 503 "), "{refusal}");
-        assert!(refusal.contains("Retry-After: ") && refusal.contains("Connection: close"), "{refusal}");
+        let login = "POST /api/login/ HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n\
+                     Content-Length: 31\r\n\r\n{\"username\":\"a\",\"password\":\"b\"}";
+        hub.receive(at(1), signs_in, &mut login.as_bytes().to_vec());
+        for late in [late, signs_in] {
+            let refusal = flush(&mut hub, at(1), late);
+            assert!(refusal.starts_with("HTTP/1.1 503 "), "{refusal}");
+            assert!(refusal.contains("Retry-After: ") && refusal.contains("Connection: close"), "{refusal}");
+        }
         hub.receive(at(1), ready, &mut b"GET /health/ready HTTP/1.1\r\nHost: h\r\n\r\n".to_vec());
         assert!(flush(&mut hub, at(1), ready).starts_with("HTTP/1.1 503 "));
         hub.receive(at(1), in_hand, &mut tail.to_owned().into_bytes());
@@ -349,7 +356,7 @@ mod tests {
         assert!(hub.wants_bytes(idle));
         hub.expire(at(LATE_MS));
         flush(&mut hub, at(LATE_MS), idle);
-        assert_eq!(hub.effects.shut, [late, ready, idle]);
+        assert_eq!(hub.effects.shut, [late, signs_in, ready, idle]);
         assert!(hub.feeds() > 0);
     }
 

@@ -98,6 +98,7 @@ impl<S> Hub<S> {
         request: &Request<'_>,
         route: Route,
     ) -> Result<(), Reply> {
+        self.judge_moment(ticket, request)?;
         let address = self.client(ticket, request);
         let taken = self.requests.take(Asker::Address(address), now.monotonic_us);
         taken.map_err(|wait_us| self.throttled(Limit::RequestsPerSecond, wait_us))?;
