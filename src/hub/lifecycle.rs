@@ -208,30 +208,40 @@ impl<S> Hub<S> {
 
     pub(super) fn expired(&mut self, now: Now, ticket: Ticket) {
         let Some(connection) = self.connection(ticket) else { return };
-        match &connection.state {
+        match connection.state {
             State::Feed(_) => self.feed_due(now, ticket),
-            State::Http(_) if connection.queued() > 0 => {
-                self.limited(Limit::IdleTimeout);
-                self.discard(ticket);
-            }
-            State::Http(http) => match http.stage {
-                Stage::Idle => {
-                    self.limited(Limit::IdleTimeout);
-                    self.begin_closing(now, ticket);
-                }
-                Stage::Body if http.is_answered() => {
-                    self.limited(Limit::BodyTimeout);
-                    self.begin_closing(now, ticket);
-                }
-                stage => {
-                    self.limited(if stage == Stage::Head { Limit::HeadTimeout } else { Limit::BodyTimeout });
-                    let address = self.client_or_peer(ticket);
-                    self.refused(address, Cause::Timeout, 408);
-                    self.last_reply(now, ticket, Reply::faulty(408, "The request took too long."));
-                }
-            },
+            State::Http(_) => self.request_due(now, ticket),
             State::Echo => {}
             State::Closing { .. } => self.discard(ticket),
+        }
+    }
+
+    /// A stage of a request, or an answer on its way to the peer, has lasted too long.
+    fn request_due(&mut self, now: Now, ticket: Ticket) {
+        let never_idle = self.rules.limits.idle_timeout.is_zero();
+        let Some(connection) = self.connection(ticket) else { return };
+        let queued = connection.queued();
+        let State::Http(http) = &mut connection.state else { return };
+        let (stage, answered) = (http.stage, http.is_answered());
+        let limit = match stage {
+            Stage::Idle if never_idle && queued == 0 => {
+                http.until_ms = NEVER; // its answer was taken
+                return;
+            }
+            Stage::Idle if never_idle => Limit::BodyTimeout,
+            Stage::Idle => Limit::IdleTimeout,
+            Stage::Head => Limit::HeadTimeout,
+            Stage::Body => Limit::BodyTimeout,
+        };
+        self.limited(limit);
+        if queued > 0 {
+            self.discard(ticket);
+        } else if stage == Stage::Idle || answered {
+            self.begin_closing(now, ticket);
+        } else {
+            let address = self.client_or_peer(ticket);
+            self.refused(address, Cause::Timeout, 408);
+            self.last_reply(now, ticket, Reply::faulty(408, "The request took too long."));
         }
     }
 

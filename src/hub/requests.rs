@@ -93,6 +93,7 @@ impl<S> Hub<S> {
     fn track_stage(&mut self, now: Now, ticket: Ticket) {
         let limits = self.rules.limits;
         let Some(connection) = self.connection(ticket) else { return };
+        let queued = connection.queued();
         let State::Http(http) = &mut connection.state else { return };
         let stage = http.reader.stage();
         let waits = http.waiting.is_some();
@@ -104,6 +105,8 @@ impl<S> Hub<S> {
         }
         http.stage = stage;
         let allowed_ms = match stage {
+            // An answer has to be taken, however long a connection may be idle.
+            Stage::Idle if limits.idle_timeout.is_zero() && queued > 0 => ms(limits.body_timeout),
             Stage::Idle => idle_ms(&limits),
             Stage::Head => ms(limits.head_timeout),
             Stage::Body => ms(limits.body_timeout),

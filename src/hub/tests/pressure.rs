@@ -4,6 +4,7 @@
 use super::stage::{End, START, Stage};
 use super::{inhabited, rules};
 use crate::config::Config;
+use crate::hub::event::{Event, Limit};
 use crate::hub::{PIPELINE_BYTES, Rules};
 use crate::storage::job::Ticket;
 use crate::storage::stepwise::Store;
@@ -73,6 +74,36 @@ fn a_client_that_always_leaves_a_byte_behind_is_kept_no_more_than_that() {
     }
     let input = &stage.hub.connection(ticket).unwrap().cold().input;
     assert!((input.len(), input.capacity()) <= (1, 16), "{} bytes held for {}", input.capacity(), input.len());
+}
+
+/// Behind the answer: nothing, the beginning of a head, the beginning of a body.
+#[test]
+fn an_answer_that_is_not_taken_is_waited_for_as_long_as_its_stage_says() {
+    let body = b"POST /api/login/ HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{";
+    let cases = [
+        ("75s", b"".as_slice(), 75, Limit::IdleTimeout),
+        ("0", b"", 20, Limit::BodyTimeout),
+        ("75s", b"GET", 10, Limit::HeadTimeout),
+        ("75s", body, 20, Limit::BodyTimeout),
+    ];
+    for (idle, behind, seconds, limit) in cases {
+        let idle = ("HABITTOD_LIMITS_IDLE_TIMEOUT".into(), idle.into());
+        let login = ("HABITTOD_AUTH_SECRET".into(), "a secret of the tests, 32 bytes or more".into());
+        let rules = rules(&Config::load(None, [idle, login]).unwrap());
+        let (mut stage, ticket, end) = stalled(rules, inhabited());
+        stage.send(ticket, &end, &[b"GET /health/live HTTP/1.1\r\nHost: h\r\n\r\n", behind].concat());
+        stage.turn();
+        for (ms, over) in [(seconds * 1_000 - 1, false), (1, true)] {
+            stage.pass(ms);
+            stage.turn();
+            stage.turn();
+            assert_eq!(end.borrow().over, over, "{limit:?}");
+        }
+        assert!(
+            stage.events.iter().any(|event| matches!(event, Event::Limited(which) if *which == limit)),
+            "{limit:?}"
+        );
+    }
 }
 
 #[test]
