@@ -121,8 +121,8 @@ pub const MATCH_REJECTED_BY_OWNER: &str = "match_rejected_by_owner";
 /// The type of a general notification that names none.
 pub const GENERAL: &str = "general";
 
-/// Types that only habittod itself may send: a backend that used one could forge a like or break a client.
-pub const RESERVED_TYPES: [&str; 11] = [
+/// Types that only habittod and its clients may send: a backend that used one could forge a like or break a client.
+pub const RESERVED_TYPES: [&str; 14] = [
     PROPERTY_LIKE,
     MATCH_ACCEPTED,
     MATCH_ACCEPTED_BY_OWNER,
@@ -133,5 +133,8 @@ pub const RESERVED_TYPES: [&str; 11] = [
     "error",
     "auth_ok",
     "token_expiring",
+    "ping",
+    "mark_read",
+    "ack",
     "auth",
 ];
