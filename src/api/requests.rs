@@ -46,7 +46,7 @@ pub fn body_max(route: Route, usual: usize) -> usize {
 }
 
 /// Reads query and body. `origin`: scheme and host, for links. `usual`: the body's limit. Judged here, in this order:
-/// 415, 400, and 413 for what only the naming of many users is allowed.
+/// 415, 413 for what only the naming of many users is allowed, 400.
 pub fn understand(
     route: Route,
     caller: Caller,
@@ -63,12 +63,10 @@ pub fn understand(
         (_, Resource::Refresh) => sign_in::refresh_token(&body(route, request)?).map(Asked::Renew),
         (Method::Post | Method::Put, _) => {
             let fields = body(route, request)?;
-            match write(route.resource, by, fields)? {
-                Command::Notify { to: Recipients::One(..), .. } if request.body.len() > usual => {
-                    Err(Reply::too_large(usual))
-                }
-                command => Ok(Asked::Write(command)),
+            if request.body.len() > usual && !fields.contains_key("users") {
+                return Err(Reply::too_large(usual));
             }
+            write(route.resource, by, fields).map(Asked::Write)
         }
         (Method::Delete, Resource::User(id)) => Ok(Asked::Write(Command::DeleteUser { id })),
         (Method::Delete, Resource::Property(id)) => Ok(Asked::Write(Command::DeleteProperty { id })),
