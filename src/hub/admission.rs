@@ -104,7 +104,8 @@ impl<S> Hub<S> {
 
     fn judge_body(&mut self, request: &Request<'_>, body: BodyLength, route: Route) -> Result<usize, Reply> {
         let body_max = requests::body_max(route, self.rules.limits.body);
-        if body != BodyLength::None {
+        // Whether a chunked one is a body at all is known at its end, and so judged then where it names no type.
+        if body != BodyLength::None && (body != BodyLength::Chunked || request.content_type().is_some()) {
             requests::media_type(route, request)?;
         }
         if matches!(body, BodyLength::Known(length) if length > body_max) {
