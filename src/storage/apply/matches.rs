@@ -44,7 +44,9 @@ impl Writer {
             Act::Accept => (Move::TenantLikes, is_tenant, "Match aceptado exitosamente"),
             Act::Like => (Move::TenantLikes, is_tenant, "Interés registrado exitosamente"),
         };
-        if home.is_none() && (is_tenant || matches!(act, Act::OwnerAccept | Act::OwnerReject)) {
+        // The tenant's own no tells nobody, and needs no property.
+        let needs_home = matches!(act, Act::OwnerAccept | Act::OwnerReject) || (is_tenant && act != Act::Reject);
+        if home.is_none() && needs_home {
             return Ok(Answer::Reply(Reply::refused(404, "Propiedad no encontrada")));
         }
         if !allowed {

@@ -87,6 +87,9 @@ fn acts_on_a_match_by_who_acts() {
     rows.run(Command::DeleteProperty { id: HOME });
     assert_eq!(rows.told(act(OWNER, 1, Act::OwnerAccept)).0, 404);
     assert_eq!(rows.told(act(TENANT, 1, Act::Like)).0, 404);
+    assert_eq!(rows.told(act(OWNER, 2, Act::Reject)).0, 403);
+    assert_eq!(rows.told(act(STRANGER, 2, Act::Reject)), (200, rows_match(&rows, 2), vec![]));
+    assert_eq!(rows_match(&rows, 2)["status"], "rejected");
     assert_eq!(rows.count("matches"), 2, "a property that goes leaves its matches");
 }
 
