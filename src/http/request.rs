@@ -22,7 +22,7 @@ pub enum Method {
     Delete,
     Options,
     Patch,
-    /// Any other word of upper-case letters.
+    /// Any other: methods are told apart by case, and may be any token (RFC 9110 9.1).
     Other,
 }
 
@@ -38,8 +38,7 @@ impl Method {
             "PATCH" => Self::Patch,
             // Asks for a tunnel: its length and its target follow rules of their own.
             "CONNECT" => return Err(Malformed("method CONNECT")),
-            _ if !token.is_empty() && token.bytes().all(|b| b.is_ascii_uppercase()) => Self::Other,
-            _ => return Err(Malformed("method")),
+            _ => Self::Other,
         })
     }
 
@@ -423,8 +422,11 @@ mod tests {
             let head = format!("{method} / HTTP/1.1\r\nHost: h\r\n\r\n");
             assert_eq!(parse(&head).unwrap().method.as_str(), method);
         }
-        assert_eq!(parse("BREW / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap().method, Method::Other);
-        for method in ["get", "Get", "M-SEARCH", "G3T", "GET\t", "G\u{c9}T", ""] {
+        for method in ["BREW", "get", "Get", "M-SEARCH", "VERSION-CONTROL", "G3T", "!#$%&'*+-.^_`|~"] {
+            let head = format!("{method} / HTTP/1.1\r\nHost: h\r\n\r\n");
+            assert_eq!(parse(&head).unwrap().method, Method::Other, "{method}");
+        }
+        for method in ["GET\t", "G\u{c9}T", "G(T", "G/T", "\"GET\"", "G:T", "G@T", "G\0T", ""] {
             assert!(matches!(line(&format!("{method} / HTTP/1.1")), Some(Malformed(_))), "{method:?}");
         }
         assert_eq!(line("CONNECT h:443 HTTP/1.1"), Some(Malformed("method CONNECT")));
