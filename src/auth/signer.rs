@@ -8,7 +8,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use uuid::Uuid;
 
 use super::key::{KeyError, check_secret};
-use super::token::{YEAR_10000_S, usual_header};
+use super::token::{LAST_S, usual_header};
 use crate::matching::UserId;
 
 /// Issues HS256 tokens. Times are wall-clock milliseconds since 1970; `exp` is `iat` plus `ttl`, both in whole seconds.
@@ -48,7 +48,7 @@ impl Signer {
     fn sign(&self, token_type: &str, jti: Uuid, now_ms: i64, ttl: Duration, whose: &str) -> String {
         let iat = now_ms.div_euclid(1_000);
         let ttl_s = i64::try_from(ttl.as_millis().div_ceil(1_000)).unwrap_or(i64::MAX);
-        let exp = iat.saturating_add(ttl_s).min(YEAR_10000_S - 1);
+        let exp = iat.saturating_add(ttl_s).min(LAST_S);
         let jti = jti.simple();
         let claims = format!(r#"{{"token_type":"{token_type}","exp":{exp},"iat":{iat},"jti":"{jti}",{whose}}}"#);
         let signed = format!("{}.{}", self.header, URL_SAFE_NO_PAD.encode(claims));

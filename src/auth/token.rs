@@ -14,8 +14,8 @@ use crate::matching::UserId;
 pub const TOKEN_MAX_BYTES: usize = 8 * 1024;
 /// How far ahead `nbf` and `iat` may lie, for clocks that disagree. `exp` has no such leeway.
 const CLOCK_SKEW_MS: i64 = 30_000;
-/// The year 10000: a time from there on has no RFC 3339 form, and is a mistake (milliseconds, 2^64 - 1, 1e400).
-pub(super) const YEAR_10000_S: i64 = 253_402_300_800;
+/// The end of the year 9999: a later time has no RFC 3339 form, and is as good as this one.
+pub(super) const LAST_S: i64 = 253_402_300_799;
 
 /// On whose behalf a call is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -280,13 +280,13 @@ fn decode(part: &str) -> Result<String, TokenError> {
     String::from_utf8(bytes).map_err(|_| TokenError::Invalid)
 }
 
-/// A NumericDate (RFC 7519 section 2) in whole milliseconds, never later than it says: a JSON number of seconds, not
-/// negative, before the year 10000.
+/// A NumericDate (RFC 7519 section 2) in whole milliseconds, never later than it says: a JSON number of seconds. What lies
+/// before 1970 is 1970, which is as long over.
 fn numeric_date(json: &RawValue) -> Option<i64> {
     let text = json.get();
-    let is_number = text.starts_with(|first: char| first.is_ascii_digit());
-    let seconds = if is_number { text.parse::<f64>().ok()? } else { return None };
-    (seconds < YEAR_10000_S as f64).then_some((seconds * 1_000.0) as i64)
+    let is_number = text.starts_with(|first: char| first.is_ascii_digit() || first == '-');
+    let seconds = text.parse::<f64>().ok().filter(|seconds| is_number && seconds.is_finite())?;
+    Some((seconds.clamp(0.0, LAST_S as f64) * 1_000.0) as i64)
 }
 
 /// A UUID as SimpleJWT writes it: 32 hexadecimal digits in a string.
