@@ -130,10 +130,13 @@ impl<S> Hub<S> {
         if body != BodyLength::None {
             return Err((Cause::Body, Reply::faulty(400, "A handshake has no body.")));
         }
-        // Which of several counts is not guessed at.
-        if let Some(origin) = request.header("origin")
-            && (request.header_count("origin") > 1 || !self.allows_origin(origin))
-        {
+        // Which of several counts is not guessed at, nor what an unreadable one says.
+        let allowed = match request.header_count("origin") {
+            0 => true,
+            1 => request.header("origin").is_some_and(|origin| self.allows_origin(origin)),
+            _ => false,
+        };
+        if !allowed {
             return Err((Cause::Origin, Reply::forbidden()));
         }
         let claims = self.authenticate(now, request, true).map_err(|why| (cause_of(why), Reply::unauthorized(&why)))?;
