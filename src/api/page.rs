@@ -12,7 +12,7 @@ pub struct PageRequest {
     pub page: u64,
     /// 1 to 100.
     pub size: u64,
-    /// `scheme://host/path`, for the links.
+    /// `scheme://host/path`, for the links; the path alone where a client of HTTP/1.0 has named no host.
     pub address: String,
     /// The query string's other parameters, as they came.
     pub others: String,

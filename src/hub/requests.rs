@@ -191,7 +191,10 @@ impl<S> Hub<S> {
         };
         let https = self.rules.proxies.iter().any(|proxy| proxy.contains(peer))
             && request.header("x-forwarded-proto").is_some_and(|proto| proto.eq_ignore_ascii_case("https"));
-        let origin = format!("{}://{}", if https { "https" } else { "http" }, request.host);
+        let origin = match request.host {
+            "" => String::new(),
+            host => format!("{}://{host}", if https { "https" } else { "http" }),
+        };
         let asked = match (requests::understand(route, caller, request, &origin, self.rules.limits.body), &key) {
             (Err(reply), Some(_)) if reply.headers.is_empty() => {
                 Ok(Asked::Write(Command::Remember { status: reply.status, body: reply.body }))
