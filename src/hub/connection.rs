@@ -152,7 +152,7 @@ impl Behind {
 const WARN_BEFORE_MS: i64 = 30_000;
 
 impl Feed {
-    pub(super) fn new(user: UserId, channel: Channel, expires_ms: i64, silent_ms: u64) -> Self {
+    pub(super) fn new(now: Now, user: UserId, channel: Channel, expires_ms: i64, silent_ms: u64) -> Self {
         Self {
             user,
             sent: NotificationId(0),
@@ -164,8 +164,8 @@ impl Feed {
             warned: false,
             refusals: 0,
             told: 0,
-            messages: Arrival::default(),
-            controls: Arrival::default(),
+            messages: Arrival::new(now.monotonic_us),
+            controls: Arrival::new(now.monotonic_us),
             channel,
             phase: Phase::Loading,
             whole: false,

@@ -49,15 +49,20 @@ impl Rate {
 }
 
 /// A theoretical arrival time in 4 bytes, for each socket: units of 16 µs that wrap around after 19 hours.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(super) struct Arrival(u32);
 
 impl Arrival {
     const UNIT_BITS: u32 = 4;
 
+    /// Of whom nothing was taken yet: a time of its own would look ahead once in 19 hours.
+    pub(super) fn new(now_us: u64) -> Self {
+        Self((now_us >> Self::UNIT_BITS) as u32)
+    }
+
     /// As [`Rate::take`].
     pub(super) fn take(&mut self, rate: Rate, now_us: u64) -> Result<(), u64> {
-        let now = (now_us >> Self::UNIT_BITS) as u32;
+        let Self(now) = Self::new(now_us);
         let ahead_us = u64::from(self.0.wrapping_sub(now).cast_signed().max(0).cast_unsigned()) << Self::UNIT_BITS;
         // No arrival lies further ahead than a burst: one that seems to is from before the last turn around.
         let mut arrival_us = if ahead_us > rate.burst_us() { 0 } else { now_us + ahead_us };
@@ -114,12 +119,18 @@ mod tests {
     #[test]
     fn four_bytes_hold_an_arrival() {
         let rate = Rate::new(20, 40);
-        let mut arrival = Arrival::default();
+        let mut arrival = Arrival::new(0);
         for start_us in [0, 5_000_000, 40_000_000_000, 90_000_000_000_000] {
             let taken = (0..50).filter(|_| arrival.take(rate, start_us).is_ok()).count();
             assert_eq!(taken, 40, "at {start_us}");
             assert!(arrival.take(rate, start_us + 50_100).is_ok());
             assert!(arrival.take(rate, start_us + 50_100).is_err());
+        }
+        // Just before the units turn around, too.
+        for before_us in [1_000, 1_000_000, 1_999_000] {
+            let now_us = (1 << 36) - before_us;
+            let mut arrival = Arrival::new(now_us);
+            assert_eq!((0..50).filter(|_| arrival.take(rate, now_us).is_ok()).count(), 40, "{before_us} before");
         }
     }
 

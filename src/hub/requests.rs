@@ -391,7 +391,7 @@ impl<S> Hub<S> {
             _ => 0,
         };
         connection.opened_s = seconds(now);
-        connection.state = State::Feed(Feed::new(user, channel, expires_ms, silent_ms));
+        connection.state = State::Feed(Feed::new(now, user, channel, expires_ms, silent_ms));
         self.flush_later(ticket);
         self.enter_index(ticket);
         self.effects.events.push(Event::Opened { user, channel, open: self.feeds, took_us });
