@@ -44,6 +44,8 @@ pub(super) enum State {
     /// Everything is said: what is queued goes out, then nothing more is listened to.
     Closing {
         shut: bool,
+        /// So is what the peer says.
+        ended: bool,
         until_ms: u64,
     },
 }

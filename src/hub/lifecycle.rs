@@ -165,6 +165,11 @@ impl<S> Hub<S> {
             // A half-closed client still gets what it asked for.
             State::Http(_) | State::Closing { shut: false, .. } if connection.queued() > 0 => {
                 self.begin_closing(now, ticket);
+                if let Some(State::Closing { ended, .. }) =
+                    self.connection(ticket).map(|connection| &mut connection.state)
+                {
+                    *ended = true;
+                }
             }
             _ => self.gone(now, ticket, CloseCause::PeerClosed),
         }
@@ -180,7 +185,7 @@ impl<S> Hub<S> {
     fn discard(&mut self, ticket: Ticket) {
         if let Some(connection) = self.connection(ticket) {
             // Nothing is due any more, or it would be due for ever.
-            connection.state = State::Closing { shut: true, until_ms: NEVER };
+            connection.state = State::Closing { shut: true, ended: true, until_ms: NEVER };
         }
         self.effects.close.push(ticket);
     }
@@ -192,7 +197,9 @@ impl<S> Hub<S> {
         let queued = connection.queued();
         let counted = connection.cold.as_ref().map_or(0, |cold| cold.outbound.counted());
         match &mut connection.state {
-            State::Closing { shut, until_ms } if queued == 0 && !*shut => {
+            // There is nothing to wait for.
+            State::Closing { shut: false, ended: true, .. } if queued == 0 => self.discard(ticket),
+            State::Closing { shut, until_ms, .. } if queued == 0 && !*shut => {
                 (*shut, *until_ms) = (true, now.monotonic_ms() + LINGER_MS);
                 self.effects.shut.push(ticket);
                 self.schedule(now, ticket);
@@ -262,7 +269,7 @@ impl<S> Hub<S> {
         if matches!(connection.state, State::Closing { .. }) {
             return;
         }
-        connection.state = State::Closing { shut: false, until_ms: now.monotonic_ms() + LAST_WORDS_MS };
+        connection.state = State::Closing { shut: false, ended: false, until_ms: now.monotonic_ms() + LAST_WORDS_MS };
         let cold = connection.cold();
         cold.input = Vec::new();
         cold.session = Session::default();

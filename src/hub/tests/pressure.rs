@@ -61,6 +61,7 @@ fn a_client_that_ended_while_its_last_answer_was_under_way_gets_all_of_it() {
     stage.end(ticket, &end);
     stage.turn();
     assert_eq!(read_all(&mut stage, ticket, &end).len(), queued);
+    assert_eq!(stage.hub.connections(), 0, "nobody is waited for");
 }
 
 #[test]
