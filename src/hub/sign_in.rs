@@ -9,7 +9,7 @@ use crate::api::command::{Command, Query, Refresh};
 use crate::api::reply::{Reply, Unauthorized};
 use crate::api::routes::{Resource, Route};
 use crate::api::sign_in::{self, Credentials};
-use crate::auth::{Signer, TokenError, password};
+use crate::auth::{Signer, password};
 use crate::clock::Now;
 use crate::config::{Auth, Key, Limits};
 use crate::http::Request;
@@ -163,12 +163,13 @@ impl<S> Hub<S> {
             return;
         }
         match (found, &self.rules.issuer) {
+            (_, None) => self.answer_waiting(now, ticket, switched_off()),
             (Some((user, checked)), Some(issuer)) => {
                 let expires_ms = now.wall_ms.saturating_add(issuer.refresh_ttl_ms);
                 let (family, token) = (Uuid::new_v4(), Uuid::new_v4());
                 self.submit(now, Some(ticket), Command::SignIn { user, checked, family, token, expires_ms }, None);
             }
-            _ => self.answer_waiting(now, ticket, Reply::unauthorized(&Unauthorized::NoAccount)),
+            (None, _) => self.answer_waiting(now, ticket, Reply::unauthorized(&Unauthorized::NoAccount)),
         }
     }
 
@@ -181,7 +182,7 @@ impl<S> Hub<S> {
     pub(super) fn refresh(&self, now: Now, token: &str) -> Result<Command, Reply> {
         let refuse = |why| Reply::unauthorized(&Unauthorized::Refresh(why));
         let (Some(verifier), Some(issuer)) = (&self.rules.verifier, &self.rules.issuer) else {
-            return Err(refuse(TokenError::Invalid));
+            return Err(switched_off());
         };
         let claims = verifier.verify_refresh(token, now.wall_ms).map_err(refuse)?;
         Ok(Command::Refresh(Refresh {
@@ -207,8 +208,7 @@ impl<S> Hub<S> {
     ) {
         let Some(resource) = self.waiting(ticket).map(|waiting| waiting.route.resource) else { return };
         let reply = match &self.rules.issuer {
-            // Turned off while it was on its way.
-            None => Reply::not_found("Not found."),
+            None => switched_off(),
             Some(Issuer { signer, access_ttl, .. }) => {
                 let ttl = Duration::from_millis(expires_ms.saturating_sub(made_ms).max(0).cast_unsigned());
                 let access = signer.access(user, made_ms, *access_ttl);
@@ -226,6 +226,11 @@ impl<S> Hub<S> {
             _ => None,
         }
     }
+}
+
+/// While it was on its way: now there is no such path.
+fn switched_off() -> Reply {
+    Reply::not_found("Not found.")
 }
 
 #[cfg(test)]

@@ -17,25 +17,33 @@ struct Room {
 
 impl Room {
     fn new() -> Self {
+        Self { hub: Hub::new(NOW, Self::rules(true), &Census::default(), 1) }
+    }
+
+    fn rules(login: bool) -> Rules {
         let mut config = Config::default();
         config.auth.key = Some(Key::Secret(SECRET.to_vec()));
-        config.auth.login = true;
+        config.auth.login = login;
         config.limits.logins_per_minute = 0;
         config.limits.logins_per_minute_per_user = 0;
-        let rules = Rules::new(&config, Some(Verifier::from_secret(SECRET).unwrap()), 1_000);
-        Self { hub: Hub::new(NOW, rules, &Census::default(), 1) }
+        Rules::new(&config, Some(Verifier::from_secret(SECRET).unwrap()), 1_000)
+    }
+
+    /// A connection, and the last bytes of a request on it.
+    fn begin(&mut self, path: &str, body: &'static str) -> (Ticket, &'static str) {
+        let ticket = self.hub.accept(NOW, (), IpAddr::from([127, 0, 0, 1]), Door::Public).unwrap();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        self.hub.receive(NOW, ticket, &mut head.into_bytes());
+        (ticket, body)
     }
 
     /// Somebody asks to sign in as "ana"; the question that follows is answered with these passwords.
     fn ask(&mut self, candidates: Vec<(UserId, String)>) -> Ticket {
-        let ticket = self.hub.accept(NOW, (), IpAddr::from([127, 0, 0, 1]), Door::Public).unwrap();
-        let body = r#"{"username":"ana","password":"secreto"}"#;
-        let mut request = format!(
-            "POST /api/login/ HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .into_bytes();
-        self.hub.receive(NOW, ticket, &mut request);
+        let (ticket, body) = self.begin("/api/login/", r#"{"username":"ana","password":"secreto"}"#);
+        self.hub.receive(NOW, ticket, &mut body.as_bytes().to_vec());
         let asked = self.hub.effects.reads.pop().unwrap();
         assert_eq!(asked.query, Query::Credentials { username: "ana".to_owned() });
         self.answer(ticket, Answer::Credentials { candidates, refusal_rounds: password::DJANGO_ITERATIONS });
@@ -101,6 +109,25 @@ fn whoever_leaves_while_his_password_is_compared_gets_nothing_and_leaves_nothing
     room.leave(asker);
     room.hub.checked(NOW, ticket, Some((ANA, "stored".to_owned())), cost);
     assert!(room.is_idle());
+}
+
+#[test]
+fn sign_in_that_is_switched_off_on_the_way_is_not_there() {
+    let mut room = Room::new();
+    let askers: Vec<Ticket> = (0..3).map(|_| room.ask(Vec::new())).collect();
+    let (renews, body) = room.begin("/api/refresh/", r#"{"refresh":"x"}"#);
+    room.hub.obey(NOW, Room::rules(false));
+    room.hub.receive(NOW, renews, &mut body.as_bytes().to_vec());
+    for found in [None, Some((ANA, "stored".to_owned()))] {
+        let (ticket, cost) = room.task();
+        room.hub.checked(NOW, ticket, found, cost);
+    }
+    let (family, token) = (Uuid::nil(), Uuid::nil());
+    room.answer(askers[2], Answer::Tokens { user: ANA, family, token, made_ms: 0, expires_ms: 1 });
+    for ticket in askers.into_iter().chain([renews]) {
+        let said = room.said(ticket);
+        assert!(said.starts_with("HTTP/1.1 404 "), "{said}");
+    }
 }
 
 #[test]
