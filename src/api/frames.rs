@@ -275,7 +275,7 @@ impl Complaint {
     }
 }
 
-/// An `error` message; `which` names the notifications it is about, as the client wrote them.
+/// An `error` message; `which` names the notifications it is about, in lower case.
 #[must_use]
 pub fn error(complaint: Complaint, which: &[Uuid]) -> String {
     #[derive(Serialize)]

@@ -386,7 +386,8 @@ impl<S> Hub<S> {
         (self.nonce(ticket) >> 32) % below
     }
 
-    /// Unpredictable for a peer, and the same for a connection's whole life: nothing to keep.
+    /// Another for each connection, and the same for its whole life: nothing to keep. Whoever works out others' from his own
+    /// has gained nothing: a receipt counts on the socket that it comes from.
     fn nonce(&self, ticket: Ticket) -> u64 {
         let mut n = self.seed ^ (u64::from(ticket.generation) << 32 | u64::from(ticket.key));
         n = (n ^ (n >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
