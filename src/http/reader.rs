@@ -145,6 +145,15 @@ impl Reader {
         self.state = State::Body { head, at: head.len, framing, fate };
     }
 
+    /// Of the request whose body is on its way, if that is welcome: it still stands at the front of the buffer.
+    #[must_use]
+    pub fn head(&self) -> Option<Head> {
+        match self.state {
+            State::Body { head, fate: Fate::Keep, .. } => Some(head),
+            _ => None,
+        }
+    }
+
     #[must_use]
     pub fn stage(&self) -> Stage {
         match &self.state {

@@ -73,9 +73,10 @@ impl<S> Hub<S> {
         self.schedule(now, ticket);
         match refusal {
             Some((Limit::Connections, ..)) => {
-                self.last_reply(now, ticket, Reply::unavailable("Too many connections.", 2 + self.jitter(ticket, 4)));
+                let reply = Reply::unavailable("Too many connections.", 2 + self.jitter(ticket, 4));
+                self.last_reply(now, ticket, None, reply);
             }
-            Some(_) => self.last_reply(now, ticket, Reply::too_many(10)),
+            Some(_) => self.last_reply(now, ticket, None, Reply::too_many(10)),
             None => {}
         }
         Ok(ticket)
@@ -246,15 +247,16 @@ impl<S> Hub<S> {
         } else if stage == Stage::Idle || answered {
             self.begin_closing(now, ticket);
         } else {
+            let origin = self.origin_of_body(ticket);
             let address = self.client_or_peer(ticket);
             self.refused(address, Cause::Timeout, 408);
-            self.last_reply(now, ticket, Reply::faulty(408, "The request took too long."));
+            self.last_reply(now, ticket, origin.as_deref(), Reply::faulty(408, "The request took too long."));
         }
     }
 
-    /// An answer after which the connection ends.
-    pub(super) fn last_reply(&mut self, now: Now, ticket: Ticket, reply: Reply) {
-        let response = self.readable_from("*", ticket, response(reply).closing());
+    /// An answer after which the connection ends. `origin`: where it is known.
+    pub(super) fn last_reply(&mut self, now: Now, ticket: Ticket, origin: Option<&str>, reply: Reply) {
+        let response = self.readable_from(origin.unwrap_or("*"), ticket, response(reply).closing());
         let date = self.date(now).to_owned();
         if let Some(connection) = self.connection(ticket) {
             connection.cold().outbound.push(|out| response.encode(out, &date, Terms::CLOSE));

@@ -51,7 +51,7 @@ impl<S> Hub<S> {
             if http.waiting.is_some() || queued > PIPELINE_BYTES {
                 return;
             }
-            let mut len = *end - *start;
+            let (mut len, head) = (*end - *start, http.reader.head());
             let step = http.reader.read(input.get_mut(*start..*end).unwrap_or_default(), &mut len, &limits);
             *end = *start + len;
             let bytes = input.get(*start..*end).unwrap_or_default();
@@ -75,18 +75,28 @@ impl<S> Hub<S> {
                     self.track_stage(now, ticket);
                 }
                 Err(refusal) => {
-                    match refusal.status() {
-                        Some(status) => {
-                            self.malformed(ticket, refusal, status);
-                            let detail = format!("Bad request: {}.", refusal.cause());
-                            self.last_reply(now, ticket, Reply::faulty(status, &detail));
-                        }
-                        None => self.begin_closing(now, ticket),
-                    }
-                    return;
+                    let request = head.map(|head| Request::of(&head, bytes, &[]));
+                    return self.unreadable(now, ticket, refusal, request.as_ref());
                 }
             }
         }
+    }
+
+    /// The `Origin` of the request whose body is on its way.
+    pub(super) fn origin_of_body(&mut self, ticket: Ticket) -> Option<String> {
+        let connection = self.connection(ticket)?;
+        let State::Http(http) = &connection.state else { return None };
+        let head = http.reader.head()?;
+        Request::of(&head, &connection.cold.as_ref()?.input, &[]).header("origin").map(str::to_owned)
+    }
+
+    /// Where the next request would begin is not known. `request`: whose body it is.
+    fn unreadable(&mut self, now: Now, ticket: Ticket, refusal: http::Refusal, request: Option<&Request<'_>>) {
+        let Some(status) = refusal.status() else { return self.begin_closing(now, ticket) };
+        self.malformed(ticket, refusal, status);
+        let reply = Reply::faulty(status, &format!("Bad request: {}.", refusal.cause()));
+        let origin = request.and_then(|request| request.header("origin"));
+        self.last_reply(now, ticket, origin, reply);
     }
 
     /// Each stage of a request has one absolute deadline, set when it begins.
