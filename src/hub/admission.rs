@@ -57,7 +57,7 @@ impl<S> Hub<S> {
         self.judge_call(now, ticket, request, body, route)
     }
 
-    /// A request with a token.
+    /// A request with a token. Who asks is noted for a refusal, too, where he is known.
     fn judge_call(
         &mut self,
         now: Now,
@@ -80,6 +80,7 @@ impl<S> Hub<S> {
             return Err(self.throttled(Limit::RequestsPerSecond, wait_us));
         }
         let Claims { caller, expires_at_ms: expires_ms } = claims.map_err(|why| Reply::unauthorized(&why))?;
+        self.admit(ticket, Admitted { route, caller, expires_ms, accept: None });
         let allowed = match route.access {
             Access::Anyone | Access::UserOrService => true,
             Access::User => caller != Caller::Service,
@@ -88,9 +89,7 @@ impl<S> Hub<S> {
         if !allowed {
             return Err(Reply::forbidden());
         }
-        let body_max = self.judge_body(request, body, route)?;
-        self.admit(ticket, Admitted { route, caller, expires_ms, accept: None });
-        Ok(body_max)
+        self.judge_body(request, body, route)
     }
 
     /// Whether a stop had not begun before this was asked.
@@ -352,7 +351,7 @@ fn upgrade_refusal(fault: upgrade::UpgradeFault) -> Reply {
 }
 
 /// `Authorization: Bearer …`, the scheme in any case.
-pub(super) fn bearer<'a>(request: &Request<'a>) -> Result<&'a str, Unauthorized> {
+fn bearer<'a>(request: &Request<'a>) -> Result<&'a str, Unauthorized> {
     match request.header_count("authorization") {
         0 => return Err(Unauthorized::Missing),
         1 => {}

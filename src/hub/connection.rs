@@ -5,6 +5,7 @@ use super::deadlines::Filed;
 use super::outbound::Outbound;
 use super::rates::Arrival;
 use crate::api::frames::WhatWasRead;
+use crate::api::reply::Reply;
 use crate::api::routes::{Door, Route};
 use crate::auth::Caller;
 use crate::clock::Now;
@@ -65,6 +66,8 @@ pub(super) struct Http {
     pub client: Option<IpAddr>,
     /// What the head was found good for; the body is on its way.
     pub admitted: Option<Admitted>,
+    /// Or not found good for, and only the body's fingerprint is waited for: the refusal is kept under a key.
+    pub refusal: Option<Reply>,
     /// A request waits for storage; its answer needs this. No bytes are taken meanwhile.
     pub waiting: Option<Waiting>,
 }

@@ -1,39 +1,27 @@
 //! Owns what makes two requests the same: the caller's `Idempotency-Key`, and a fingerprint of path and body. Never keeps
 //! an answer (storage does, in the transaction that made it). Enter at `idempotency`.
 
-use super::Hub;
-use super::admission::bearer;
+use super::connection::Admitted;
 use crate::api::reply::Reply;
 use crate::api::routes::Route;
 use crate::auth::Caller;
-use crate::clock::Now;
-use crate::http::{BodyLength, Method, Request};
+use crate::http::{Method, Request};
 use crate::storage::job::Idempotency;
 use aws_lc_rs::digest;
 
 const IDEMPOTENCY_KEY_MAX: usize = 128;
 
-impl<S> Hub<S> {
-    /// The key under which a refusal is kept that was given before the body came. Whatever the body would have been, it
-    /// is not that of a request which is carried out.
-    pub(super) fn key_of_refused(
-        &mut self,
-        now: Now,
-        reply: &Reply,
-        request: &Request<'_>,
-        body: BodyLength,
-        route: Route,
-    ) -> Option<Idempotency> {
-        if !matches!(reply.status, 403 | 413 | 415) || self.is_overloaded() {
-            return None;
-        }
-        let unread = match body {
-            BodyLength::None => String::new(),
-            other => format!("\0{other:?}"),
-        };
-        let caller = self.verify(now, bearer(request).ok()?).ok()?.caller;
-        idempotency(route, caller, request, unread.as_bytes()).ok()?
-    }
+/// In place of a body that is too large to be read: all these are alike.
+const TOO_LARGE: &[u8] = b"\0";
+
+/// What was asked, and the key under which its refusal is kept, if it is, where the body is too large.
+pub(super) fn key_of_unread(
+    reply: &Reply,
+    request: &Request<'_>,
+    asked: Option<Admitted>,
+) -> Option<(Admitted, Idempotency)> {
+    let asked = asked.filter(|_| matches!(reply.status, 403 | 413 | 415))?;
+    Some((asked, idempotency(asked.route, asked.caller, request, TOO_LARGE).ok()??))
 }
 
 /// The `Idempotency-Key` of a POST.

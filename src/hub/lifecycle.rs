@@ -58,8 +58,18 @@ impl<S> Hub<S> {
         // Who is turned away is no connection of anybody's.
         let place = if refusal.is_some() { NOWHERE } else { self.addresses.enter(address) };
         let stage = Stage::Idle;
-        let http =
-            Http { reader, stage, until_ms, door, opened_us, crowded, client: None, admitted: None, waiting: None };
+        let http = Http {
+            reader,
+            stage,
+            until_ms,
+            door,
+            opened_us,
+            crowded,
+            client: None,
+            admitted: None,
+            refusal: None,
+            waiting: None,
+        };
         let connection = Connection {
             generation,
             address: place,

@@ -4,7 +4,7 @@
 use super::admission::judge_echo;
 use super::connection::{Admitted, Feed, State, Waiting};
 use super::event::{Event, Limit};
-use super::idempotency::idempotency;
+use super::idempotency::{idempotency, key_of_unread};
 use super::{Hub, PIPELINE_BYTES, PasswordTask, Seen, idle_ms, ms, response, seconds};
 use crate::api::command::{Command, Query};
 use crate::api::reply::Reply;
@@ -16,7 +16,7 @@ use crate::http::upgrade::Accept;
 use crate::http::{self, BodyLength, CONTINUE, Request, Response, Stage, Step, Terms, upgrade};
 use crate::matching::UserId;
 use crate::notification::{Channel, NotificationId};
-use crate::storage::job::Ticket;
+use crate::storage::job::{Idempotency, Ticket};
 use crate::web::File;
 use std::borrow::Cow;
 
@@ -93,10 +93,22 @@ impl<S> Hub<S> {
     /// Where the next request would begin is not known. `request`: whose body it is.
     fn unreadable(&mut self, now: Now, ticket: Ticket, refusal: http::Refusal, request: Option<&Request<'_>>) {
         let Some(status) = refusal.status() else { return self.begin_closing(now, ticket) };
-        self.malformed(ticket, refusal, status);
-        let reply = Reply::faulty(status, &format!("Bad request: {}.", refusal.cause()));
-        let origin = request.and_then(|request| request.header("origin"));
-        self.last_reply(now, ticket, origin, reply);
+        let Some(connection) = self.connection(ticket) else { return };
+        let State::Http(http) = &mut connection.state else { return };
+        let reply = match http.refusal.take() {
+            Some(reply) if refusal == http::Refusal::BodyTooLarge => reply,
+            _ => Reply::faulty(status, &format!("Bad request: {}.", refusal.cause())),
+        };
+        let asked = http.admitted.take();
+        let kept = request.and_then(|request| key_of_unread(&reply, request, asked));
+        self.malformed(ticket, refusal, reply.status);
+        match (request, kept.filter(|_| !self.is_overloaded())) {
+            (Some(request), Some(kept)) => {
+                let terms = Terms { keep_alive: false, ..request.terms() };
+                self.remember(now, ticket, request, terms, reply, kept);
+            }
+            _ => self.last_reply(now, ticket, request.and_then(|request| request.header("origin")), reply),
+        }
     }
 
     /// Each stage of a request has one absolute deadline, set when it begins.
@@ -142,34 +154,59 @@ impl<S> Hub<S> {
             Some(_) => known.and_then(|route| self.judge(now, ticket, request, body, route)),
         };
         let client = (body != BodyLength::None).then(|| self.client(ticket, request));
+        let usual = self.rules.limits.body;
         let Some(connection) = self.connection(ticket) else { return };
         let State::Http(http) = &mut connection.state else { return };
         http.client = client;
-        match judged {
-            Ok(body_max) => {
-                http.reader.admit(body_max);
-                if expects_continue && body_is_to_come {
-                    connection.cold().outbound.push(|out| out.extend_from_slice(CONTINUE));
-                    self.flush_later(ticket);
-                }
-            }
-            Err(reply) => {
-                http.reader.skip(SKIP_MAX);
-                let mut terms = request.terms();
-                // Whoever asked whether to send the body will not send it: where the next request begins is unknown.
-                terms.keep_alive &= !expects_continue;
-                // Nor is more read past than that.
-                terms.keep_alive &= !matches!(body, BodyLength::Known(length) if length > SKIP_MAX);
-                match route.and_then(|route| Some((route, self.key_of_refused(now, &reply, request, body, route)?))) {
-                    Some((route, key)) => {
-                        self.wait(now, ticket, request, route, terms);
-                        let command = Command::Remember { status: reply.status, body: reply.body };
-                        self.submit(now, Some(ticket), command, Some(key));
-                    }
-                    None => self.respond(now, ticket, reply, terms, request, template),
-                }
+        let continues = expects_continue && body_is_to_come;
+        let reply = match judged {
+            Ok(body_max) => return self.take_body(ticket, body_max, continues),
+            Err(reply) => reply,
+        };
+        let kept = key_of_unread(&reply, request, http.admitted.take());
+        if let Some((asked, _)) = kept {
+            let body_max = requests::body_max(asked.route, usual);
+            if !matches!(body, BodyLength::Known(length) if length > body_max) {
+                // Only the body tells whether it is the same request that comes again.
+                (http.admitted, http.refusal) = (Some(asked), Some(reply));
+                return self.take_body(ticket, body_max, continues);
             }
         }
+        http.reader.skip(SKIP_MAX);
+        let mut terms = request.terms();
+        // Whoever asked whether to send the body will not send it: where the next request begins is unknown.
+        terms.keep_alive &= !expects_continue;
+        // Nor is more read past than that.
+        terms.keep_alive &= !matches!(body, BodyLength::Known(length) if length > SKIP_MAX);
+        match kept.filter(|_| !self.is_overloaded()) {
+            Some(kept) => self.remember(now, ticket, request, terms, reply, kept),
+            None => self.respond(now, ticket, reply, terms, request, template),
+        }
+    }
+
+    fn take_body(&mut self, ticket: Ticket, body_max: usize, continues: bool) {
+        let Some(connection) = self.connection(ticket) else { return };
+        let State::Http(http) = &mut connection.state else { return };
+        http.reader.admit(body_max);
+        if continues {
+            connection.cold().outbound.push(|out| out.extend_from_slice(CONTINUE));
+            self.flush_later(ticket);
+        }
+    }
+
+    /// Keeps a refusal under its key before it is given.
+    fn remember(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        request: &Request<'_>,
+        terms: Terms,
+        reply: Reply,
+        (asked, key): (Admitted, Idempotency),
+    ) {
+        self.wait(now, ticket, request, asked.route, terms);
+        let command = Command::Remember { status: reply.status, body: reply.body };
+        self.submit(now, Some(ticket), command, Some(key));
     }
 
     fn door(&mut self, ticket: Ticket) -> Door {
@@ -187,6 +224,7 @@ impl<S> Hub<S> {
         let Some(Admitted { route, caller, expires_ms, accept }) = http.admitted.take() else {
             return self.upgrade_echo(ticket, request);
         };
+        let refusal = http.refusal.take();
         if let (Resource::Socket(channel, user), Some(accept)) = (route.resource, accept) {
             return self.upgrade(now, ticket, request, &accept, (user, channel), expires_ms);
         }
@@ -205,7 +243,11 @@ impl<S> Hub<S> {
             "" => String::new(),
             host => format!("{}://{host}", if https { "https" } else { "http" }),
         };
-        let asked = match (requests::understand(route, caller, request, &origin, self.rules.limits.body), &key) {
+        let asked = match refusal {
+            Some(reply) => Err(reply),
+            None => requests::understand(route, caller, request, &origin, self.rules.limits.body),
+        };
+        let asked = match (asked, &key) {
             (Err(reply), Some(_)) if reply.headers.is_empty() => {
                 Ok(Asked::Write(Command::Remember { status: reply.status, body: reply.body }))
             }
