@@ -31,17 +31,8 @@ pub(super) const BEYOND_MAX: usize = TURNED_AWAY_MAX + OPERATORS_MAX;
 impl<S> Hub<S> {
     /// A new connection; given back where there is no room even to say so.
     pub fn accept(&mut self, now: Now, socket: S, address: IpAddr, door: Door) -> Result<Ticket, S> {
-        let most = self.rules.connections.min(PLACES_MAX - BEYOND_MAX);
-        let beyond = if door == Door::Public { 0 } else { OPERATORS_MAX };
-        let full = self.table.len() - self.turned_away >= most + beyond;
-        let most_there = self.rules.limits.connections_per_ip;
-        let crowded = door == Door::Public && most_there > 0 && self.addresses.count(address) >= most_there;
-        let is_proxy = self.rules.proxies.iter().any(|proxy| proxy.contains(address));
-        let refusal = match (full, crowded && !is_proxy) {
-            (true, _) => Some((Limit::Connections, Cause::Connections, 503)),
-            (_, true) => Some((Limit::ConnectionsPerIp, Cause::ConnectionsPerIp, 429)),
-            _ => None,
-        };
+        let crowded = door == Door::Public && self.is_crowded(address);
+        let refusal = self.refusal_of(address, door, crowded);
         if let Some((limit, cause, status)) = refusal {
             self.limited(limit);
             self.refused(address, cause, status);
@@ -90,6 +81,22 @@ impl<S> Hub<S> {
             None => {}
         }
         Ok(ticket)
+    }
+
+    fn is_crowded(&self, address: IpAddr) -> bool {
+        let most = self.rules.limits.connections_per_ip;
+        most > 0 && self.addresses.count(address) >= most
+    }
+
+    /// Why one more connection from there is turned away. A proxy speaks for many, and is not.
+    fn refusal_of(&self, address: IpAddr, door: Door, crowded: bool) -> Option<(Limit, Cause, u16)> {
+        let most = self.rules.connections.min(PLACES_MAX - BEYOND_MAX);
+        let beyond = if door == Door::Public { 0 } else { OPERATORS_MAX };
+        if self.table.len() - self.turned_away >= most + beyond {
+            return Some((Limit::Connections, Cause::Connections, 503));
+        }
+        let is_proxy = self.rules.proxies.iter().any(|proxy| proxy.contains(address));
+        (crowded && !is_proxy).then_some((Limit::ConnectionsPerIp, Cause::ConnectionsPerIp, 429))
     }
 
     /// Whether bytes of this connection are wanted now. If not, it is named in `effects.resume` once they are.
