@@ -45,8 +45,8 @@ pub fn body_max(route: Route, usual: usize) -> usize {
     }
 }
 
-/// Reads query and body. `origin`: scheme and host, for links; empty where no host was named. `usual`: the body's limit. Judged here, in this order:
-/// 415, 413 for what only the naming of many users is allowed, 400.
+/// Reads query and body. `origin`: scheme and host, for links; empty where no host was named. `usual`: the body's limit.
+/// Judged here, in this order: 415, 413 for what only the naming of many users is allowed, 400.
 pub fn understand(
     route: Route,
     caller: Caller,
