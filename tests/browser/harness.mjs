@@ -46,7 +46,8 @@ export async function serve(t, settings = {}) {
   });
   const lines = createInterface(server.stdout);
   const first = await new Promise((line, ended) => lines.once('line', line).once('close', () => ended(new Error('the server did not start'))));
-  const [host, port] = JSON.parse(first).listen[0].split(':');
+  const { listen, admin } = JSON.parse(first);
+  const [host, port] = listen[0].split(':');
   const url = `http://${host}:${port}`;
 
   /** One call as somebody; gives back `data`. */
@@ -62,6 +63,7 @@ export async function serve(t, settings = {}) {
   return {
     url,
     port: Number(port),
+    operator: `http://${admin}/`,
     call,
     like: (tenant, home) => call('POST', `/api/properties/${home}/like/`, tenant),
     /** María (1) lets two flats, Juan (2) and Ana (3) look for one. */
@@ -76,7 +78,7 @@ export async function serve(t, settings = {}) {
       }
     },
     /** A notification in the backend's own words. */
-    tell: (user, message, channel = 'property') => call('POST', '/api/notifications/', 'service', { user, channel, message }),
+    tell: (user, message, channel = 'property', more = {}) => call('POST', '/api/notifications/', 'service', { user, channel, message, ...more }),
   };
 }
 

@@ -67,9 +67,9 @@ function average(path, index) {
 const NONE = "–";
 const whole = new Intl.NumberFormat("en");
 const short = (n) => (n === null ? NONE : n >= 10000 ? `${plain(n / 1000)}k` : plain(n));
-const plain = (n) => (n === 0 ? "0" : n < 0.01 ? n.toExponential(0) : n < 10 ? String(+n.toFixed(n < 1 ? 2 : 1)) : whole.format(Math.round(n)));
+const plain = (n) => (n === 0 ? "0" : n < 0.01 ? n.toExponential(0) : n < 10 ? String(+n.toPrecision(2)) : whole.format(Math.round(n)));
 const perSecond = (n) => (n === null ? NONE : `${short(n)}/s`);
-const percent = (n) => (n === null ? NONE : `${+n.toFixed(n < 10 ? 1 : 0)} %`);
+const percent = (n) => (n === null ? NONE : `${n < 10 ? +n.toPrecision(2) : Math.round(n)} %`);
 
 function seconds(s) {
   if (s === null) return NONE;
