@@ -60,6 +60,55 @@ test('a like arrives live, and so does the answer', PATIENCE, async (t) => {
   assert.deepEqual([...owner.complaints, ...tenant.complaints], []);
 });
 
+test('who withdraws may like again; whom the owner rejects may not, until he accepts', PATIENCE, async (t) => {
+  const server = await serve(t);
+  await server.people();
+  const page = await open(t, server.url, 2);
+  const card = page.locator('#homes li').filter({ hasText: 'Av. Siempre Viva 10' });
+  const like = card.getByRole('button', { name: /^Me interesa/ });
+  await like.click();
+  await card.getByRole('button', { name: /^Ya no me interesa/ }).click();
+  await like.click();
+  await card.getByText('Esperando respuesta').waitFor();
+  const { results } = await server.call('GET', '/api/matches/my/', 2);
+  const owner = (does) => server.call('POST', `/api/matches/${results[0].id}/owner_${does}/`, 1);
+  await owner('reject');
+  await card.getByText('No fue aceptada').waitFor();
+  // A new score is no new answer.
+  await server.call('PUT', '/api/matches/', 'service', { property: 10, tenant: 2, score: 50 });
+  await page.reload();
+  await card.getByText('No fue aceptada').waitFor();
+  assert.equal(await like.count(), 0);
+  await owner('accept');
+  await card.getByText('Aceptada').waitFor();
+  await server.call('POST', '/api/properties/10/reject/', 2);
+  await page.reload();
+  await like.waitFor();
+
+  // A rejected suggestion is told to nobody.
+  const { id } = await server.call('PUT', '/api/matches/', 'service', { property: 11, tenant: 2, score: 50 });
+  await server.call('POST', `/api/matches/${id}/owner_reject/`, 1);
+  await page.getByRole('button', { name: /^Me interesa: .*Los Pinos/ }).click();
+  await page.getByRole('alert').getByText('No fue aceptada').waitFor();
+  assert.deepEqual(page.complaints, []);
+});
+
+test("the backend's own words: title, line breaks, any name for their kind", PATIENCE, async (t) => {
+  const server = await serve(t);
+  await server.people();
+  const page = await open(t, server.url, 1);
+  await shown(page, 'Todavía no hay avisos');
+  for (const notification_type of ['__proto__', 'constructor', 'toString']) {
+    await server.tell(1, `uno\ndos de ${notification_type}`, 'property', { notification_type, title: 'Mantenimiento' });
+    await until(async () => (await page.locator('#said').textContent()) === `Nuevo aviso: Mantenimiento uno\ndos de ${notification_type}`);
+  }
+  assert.equal(await page.locator('#inbox .strong').getByText('Mantenimiento').count(), 3);
+  assert.equal(await page.locator('.note path[d^=M]').count(), 3, 'each has a picture');
+  const heights = await page.locator('.note .words').evaluateAll((all) => all.map((each) => each.offsetHeight / parseFloat(getComputedStyle(each).lineHeight)));
+  assert.ok(heights.every((lines) => Math.round(lines) === 2), `${heights}`);
+  assert.deepEqual(page.complaints, []);
+});
+
 test('away and back: nothing lost, nothing twice, and it says so', PATIENCE, async (t) => {
   const server = await serve(t);
   await server.people();
@@ -157,6 +206,19 @@ test('an ended session says so, and a new link begins another', PATIENCE, async 
   await page.getByRole('button', { name: 'Iniciar sesión' }).waitFor();
 });
 
+test('a link that names nobody opens no sockets', PATIENCE, async (t) => {
+  const server = await serve(t);
+  const page = await openPage(t, browser);
+  const sockets = [];
+  page.on('websocket', (socket) => sockets.push(socket.url()));
+  for (const access of ['xyz', token('service')]) {
+    await page.goto(`${server.url}/#token=${access}`);
+    await shown(page, 'Este enlace no sirve.');
+    await page.getByLabel('Usuario').fill('');
+  }
+  assert.deepEqual([sockets, page.complaints], [[], []]);
+});
+
 test('a server that cannot answer is told and asked again', PATIENCE, async (t) => {
   const server = await serve(t);
   await server.people();
@@ -249,6 +311,48 @@ test('the keyboard reaches everything and the layout keeps still', PATIENCE, asy
   await page.keyboard.press('Enter');
   await until(async () => (await page.locator('#requests li').count()) === 1);
   assert.match(await page.evaluate(() => document.activeElement.getAttribute('aria-label')), /^Aceptar: /, 'on to the next one');
+});
+
+test('the focus stays where one reads on', PATIENCE, async (t) => {
+  const server = await serve(t);
+  await server.people();
+  for (let n = 20; n < 33; n += 1) await server.call('PUT', `/api/properties/${n}/`, 'service', { owner: 1, type: 'casa', address: `Calle ${n}` });
+  const { match_id } = await server.like(2, 10);
+  await server.call('POST', `/api/matches/${match_id}/owner_accept/`, 1);
+  for (let n = 0; n < 25; n += 1) await server.tell(2, `nota ${n}`);
+  const page = await open(t, server.url, 2);
+  const focused = (what) => page.evaluate(what);
+  for (const [id, first] of [['inbox', 20], ['homes', 12]]) {
+    await page.locator(`#${id} .more`).click();
+    await page.locator(`#${id} li`).nth(first).waitFor();
+    await until(() => page.evaluate(([id, first]) => document.activeElement === document.querySelectorAll(`#${id} li`)[first], [id, first]));
+  }
+  const dot = (n) => page.getByRole('button', { name: new RegExp(`^Marcar como leído: .*nota ${n}$`) });
+  await dot(24).press('Enter');
+  assert.match(await focused(() => document.activeElement.getAttribute('aria-label')), /nota 23$/);
+  await dot(0).press('Enter');
+  await page.locator('.note').last().getByText('Próximos pasos').click();
+  await page.locator('.note').last().getByRole('button').press('Enter');
+  assert.match(await focused(() => document.activeElement.getAttribute('aria-label')), /nota 1$/);
+  assert.ok(await page.locator('.note').last().locator('details').evaluate((details) => details.open));
+  assert.equal(await page.locator('.note.unread').count(), 23);
+});
+
+test('labels and the header hold on a phone', PATIENCE, async (t) => {
+  const server = await serve(t);
+  await server.people();
+  const last_name = 'de los Ángeles Inmaculada Fernández-Villaverde y Ruiz de Alarcón';
+  await server.call('PUT', '/api/users/1/', 'service', { username: 'maria', first_name: 'María', last_name, user_type: 'propietario' });
+  await server.like(2, 10);
+  const page = await open(t, server.url, 1, { viewport: { width: 375, height: 800 } });
+  await page.locator('#requests li').waitFor();
+  for (const width of [375, 360, 320]) {
+    await page.setViewportSize({ width, height: 800 });
+    const [top, ...labels] = await page.locator('.top, #requests .acts button').evaluateAll((all) => all.map((each) => each.offsetHeight));
+    assert.ok(top < 110 && labels.length === 2 && labels.every((height) => height < 45), `${width}: ${top}, ${labels}`);
+    assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `fits ${width}`);
+  }
+  assert.equal(await page.locator('.who .strong').getAttribute('title'), `María ${last_name}`);
 });
 
 for (const colorScheme of ['light', 'dark']) {

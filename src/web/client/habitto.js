@@ -371,7 +371,7 @@ export class HabittoWebSocketClient {
 	displayNotification({ title, body, data }) {
 		if (globalThis.Notification?.permission !== 'granted') return;
 		// Some phones allow them to service workers only.
-		attempt(() => new Notification(title, { body, data, tag: data.notification_id }));
+		attempt(() => (new Notification(title, { body, data, tag: data.notification_id }).onclick = () => window.focus()));
 	}
 
 	startPingInterval() {

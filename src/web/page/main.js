@@ -1,9 +1,9 @@
 // Owns what the page does: signing in, both sides' sections, the live inbox. Never makes an element's insides
 // (`views.js`) nor a token (`session.js`). Enter at `start`.
-import { HabittoWebSocketClient } from '../client/habitto.js';
+import { HabittoWebSocketClient, userOf } from '../client/habitto.js';
 import { BASE, Session, recall, remember, takeFragment } from './session.js';
 import { describe, language, nameOf, t } from './texts.js';
-import { accepted, bones, el, fill, icon, note, property, request, section, tick } from './views.js';
+import { accepted, bones, el, fill, icon, markAsRead, note, property, request, section, tick } from './views.js';
 
 const PAGE = 20;
 const HOMES = 12;
@@ -33,7 +33,6 @@ function inTurn(work) {
 		}));
 }
 
-/** Shows another view. */
 function show(kind, ...children) {
 	leave();
 	leave = () => {};
@@ -46,8 +45,9 @@ function start() {
 	document.documentElement.lang = language;
 	const held = takeFragment() ?? recall();
 	if (held?.owner) sideBySide(held);
-	else if (held?.access) signedIn(new Session(held));
-	else signedOut();
+	else if (!held?.access) signedOut();
+	else if (/^\d+$/.test(userOf(held.access))) signedIn(new Session(held));
+	else signedOut(t.badLink);
 }
 
 /** The form; `why`: what ended the session. */
@@ -81,7 +81,6 @@ function signedOut(why = '') {
 	if (window === window.top) username.focus();
 }
 
-/** Both people of the demo, each in a frame of their own. */
 function sideBySide(held) {
 	remember(held);
 	const frame = (name, title) => el('iframe', { name, title, src: `./#token=${encodeURIComponent(held[name])}` });
@@ -91,10 +90,10 @@ function sideBySide(held) {
 async function signedIn(session) {
 	let rows = [];
 	let unread = 0;
-	let pages = 1;
+	let many = PAGE;
 	let over = false;
 	/** What is to be loaded anew when one of these notifications comes. */
-	const parts = [];
+	const parts = new Map();
 
 	const link = el('p.link', { role: 'status' }, t.connecting);
 	const count = el('span.count', { hidden: '' });
@@ -124,8 +123,8 @@ async function signedIn(session) {
 	session.renewed = (access) => client.setToken(access);
 	const ticking = setInterval(tick, 30_000);
 	const recount = inTurn(() => session.call('notifications/my/').then((my) => setUnread(my.unread_count), failed));
-	const loadInbox = inTurn(load);
-	const loadAll = () => document.hidden || [{ reload: loadInbox }, ...parts].forEach((part) => part.reload());
+	const loadInbox = part([inbox], [], load);
+	const loadAll = () => document.hidden || parts.forEach((on, reload) => reload());
 	document.addEventListener('visibilitychange', loadAll);
 	leave = () => {
 		over = true;
@@ -145,18 +144,19 @@ async function signedIn(session) {
 		wasOpen ||= state === 'open';
 	});
 	client.on('unread', ({ unread_count }) => setUnread(unread_count));
-	client.on('notification_read', ({ all, notification_id, notification_ids = [notification_id] }) => {
-		for (const row of rows) row.is_read ||= all || notification_ids.includes(row.notification_id);
+	client.on('notification_read', ({ all, notification_id, notification_ids = [notification_id] }) => haveRead(!all && notification_ids));
+	client.on('notification', async (data) => {
+		const { type, notification_id, timestamp: created_at } = data;
+		const isIt = (row) => row.notification_id === notification_id;
+		for (const [reload, on] of parts) if (on.includes(type)) reload();
+		if (rows.some(isIt)) return recount();
+		const live = { notification_id, data, is_read: false, created_at };
+		rows.unshift(live);
 		showInbox();
-	});
-	client.on('notification', (data) => {
-		recount();
-		for (const part of parts) if (part.on.includes(data.type)) part.reload();
-		const { notification_id, message, timestamp: created_at } = data;
-		if (rows.some((row) => row.notification_id === notification_id)) return;
-		rows.unshift({ notification_id, data, message, is_read: false, created_at });
-		showInbox();
-		announce(data);
+		// The title that the backend gave it is in REST alone.
+		if (data.property_id) recount();
+		else await loadInbox();
+		if (!over) announce(rows.find(isIt) ?? live);
 	});
 
 	/** A call that failed: a session that is over ends the view. */
@@ -174,50 +174,45 @@ async function signedIn(session) {
 	}
 
 	function showInbox() {
-		fill(inbox.list, rows.map((row) => ({ is: `${row.notification_id} ${row.is_read}`, row })), ({ row }) => note(row, readOne));
+		const items = rows.map((row) => ({ is: `${row.notification_id} ${describe(row).title}`, row }));
+		fill(inbox.list, items, ({ row }) => note(row, readOne), (made, { row }) => row.is_read && markAsRead(made));
 	}
 
-	function readOne(row) {
-		row.is_read = true;
-		client.markRead(row.notification_id);
-		setUnread(Math.max(0, unread - 1));
+	/** These, or all. */
+	function haveRead(ids) {
+		for (const row of rows) row.is_read ||= !ids || ids.includes(row.notification_id);
 		showInbox();
+	}
+
+	function readOne(id) {
+		client.markRead(id);
+		setUnread(Math.max(0, unread - 1));
+		haveRead([id]);
 	}
 
 	function readAll() {
-		for (const row of rows) row.is_read = true;
 		client.markAllRead();
 		inbox.heading.focus();
 		setUnread(0);
-		showInbox();
+		haveRead();
 	}
 
 	async function load() {
-		try {
-			const { results, next } = await session.call(`notifications/?page_size=${PAGE * pages}`);
-			if (over) return;
-			// What came live while the answer was on its way is newer than all of it.
-			const newest = results[0]?.created_at ?? '';
-			const ids = results.map((row) => row.notification_id);
-			rows = [...rows.filter((row) => row.created_at >= newest && !ids.includes(row.notification_id)), ...results];
-			showInbox();
-			inbox.loaded(next && pages < 5 && (() => ((pages += 1), loadInbox())));
-			recount();
-		} catch (error) {
-			if (!rows.length) inbox.broken(wordsFor(error, t.failed), loadInbox);
-			failed(error);
-		}
+		const { results, next } = await session.call(`notifications/?page_size=${many}`);
+		if (over) return;
+		// What came live while the answer was on its way is newer than all of it.
+		const newest = results[0]?.created_at ?? '';
+		const ids = results.map((row) => row.notification_id);
+		rows = [...rows.filter((row) => row.created_at >= newest && !ids.includes(row.notification_id)), ...results];
+		showInbox();
+		inbox.loaded(next && many < 100 && (() => ((many += PAGE), loadInbox())));
+		recount();
 	}
 
-	function announce(data) {
-		const { title, body } = describe(data);
+	function announce(row) {
+		const { title, body } = describe(row);
 		say(`${t.arrived}: ${title} ${body}`);
-		if (globalThis.Notification?.permission !== 'granted' || document.hasFocus()) return;
-		try {
-			new Notification(title, { body, tag: data.notification_id, icon: 'page/icon.svg' }).onclick = () => window.focus();
-		} catch {
-			// Some phones allow them to service workers only.
-		}
+		if (!document.hasFocus()) client.displayNotification({ title, body, data: row.data });
 	}
 
 	async function askForAlerts() {
@@ -229,12 +224,13 @@ async function signedIn(session) {
 		allow.hidden = (globalThis.Notification?.permission ?? 'granted') === 'granted';
 	}
 
-	/** Does something, then shows what came of it. */
 	async function act(path, done, reload) {
 		alert.textContent = '';
 		try {
-			await session.call(path, 'POST');
-			say(done);
+			const { status } = await session.call(path, 'POST');
+			// A no that the inbox did not tell.
+			if (status === 'rejected' && path.endsWith('/like/')) alert.textContent = t.isRejected;
+			else say(done);
 		} catch (error) {
 			alert.textContent = wordsFor(error, t.actFailed);
 			failed(error);
@@ -242,56 +238,62 @@ async function signedIn(session) {
 		await reload();
 	}
 
-	/** A part of the page that is loaded, now and whenever one of these notifications comes. */
+	/** Loads a part of the page: when called, and whenever one of these notifications comes. */
 	function part(sections, on, work) {
 		let loaded = false;
 		const reload = inTurn(async () => {
 			try {
-				await work(reload);
+				await work();
 				loaded = true;
 			} catch (error) {
 				if (!loaded) for (const each of sections) each.broken(wordsFor(error, t.failed), reload);
 				failed(error);
 			}
 		});
-		parts.push({ reload, on });
-		return reload().then(() => sections.map((each) => each.root));
+		parts.set(reload, on);
+		return reload;
 	}
 
 	function requests() {
 		const asked = section('requests', t.requests, 'heart', t.noRequests, t.noRequestsMore);
-		return part([asked], ['property_like', 'match_accepted'], async (reload) => {
+		const reload = part([asked], ['property_like', 'match_accepted'], async () => {
 			const { count, results } = await session.call('matches/pending_requests/?page_size=50');
 			const items = results.map((entry) => ({ is: `${entry.match.id} ${entry.match.updated_at}`, entry }));
 			fill(asked.list, items, ({ entry }) =>
-				request(entry, (what) => act(`matches/${entry.match.id}/owner_${what}/`, what === 'accept' ? t.didAccept : t.didReject, reload)));
+				request(entry, (what) => act(`matches/${entry.match.id}/owner_${what}/`, what === 'accept' ? t.isAccepted : t.didReject, reload)));
 			asked.tools.replaceChildren(...(count ? [el('span.pill', count)] : []));
 			asked.loaded();
 		});
+		return reload().then(() => [asked.root]);
 	}
 
 	function homes() {
 		const yes = section('accepted', t.accepted, 'key', t.noAccepted, t.noAcceptedMore);
-		const all = section('homes', t.homes, 'home', t.noHomes, t.noHomesMore, 'tiles');
+		const all = section('homes', t.homes, 'home', t.noHomes, t.noHomesMore);
+		const kinds = ['match_accepted_by_owner', 'match_rejected_by_owner'];
 		let many = HOMES;
-		return part([yes, all], ['match_accepted_by_owner', 'match_rejected_by_owner'], async (reload) => {
-			const [{ results, next }, mine, frames] = await Promise.all([
+		const reload = part([yes, all], kinds, async () => {
+			const [{ results, next }, mine, ...told] = await Promise.all([
 				session.call(`properties/?page_size=${many}`),
 				session.call('matches/my/?page_size=100'),
-				session.call('notifications/?type=match_accepted_by_owner&page_size=100'),
+				...kinds.map((kind) => session.call(`notifications/?type=${kind}&page_size=100`)),
 			]);
-			const matches = new Map(mine.results.map((match) => [match.subject_id, match.status]));
+			const [yesOf, noOf] = told.map((page) => (id) => page.results.find((row) => row.data.property_id === id));
+			// The tenant's own no is none; the owner's stands until his yes.
+			const isOpen = ({ status, subject_id: id }) => status === 'rejected' && !(noOf(id)?.id > (yesOf(id)?.id ?? 0));
+			const matches = new Map(mine.results.map((match) => [match.subject_id, isOpen(match) ? 'open' : match.status]));
 			const items = results
 				.filter(({ owner, agent }) => ![owner, agent].includes(Number(session.user)))
 				.map((home) => ({ is: `${matches.get(home.id)} ${JSON.stringify(home)}`, home }));
 			fill(all.list, items, ({ home }) =>
-				property(home, matches.get(home.id), (what) => act(`properties/${home.id}/${what}/`, what === 'like' ? t.didLike : t.didUndo, reload)));
+				property(home, matches.get(home.id), (what) => act(`properties/${home.id}/${what}/`, what === 'like' ? t.pending : t.didUndo, reload)));
 			all.loaded(next && many < 96 && (() => ((many += HOMES), reload())));
 			const got = mine.results.filter((match) => match.status === 'accepted');
 			fill(yes.list, got.map((match) => ({ is: `${match.id} ${match.updated_at}`, match })), ({ match }) =>
-				accepted(match, frames.results.find((row) => row.data.property_id === match.subject_id)?.data));
+				accepted(match, yesOf(match.subject_id)?.data));
 			yes.loaded();
 		});
+		return reload().then(() => [yes.root, all.root]);
 	}
 
 	/** Who this is follows from the directory; where it does not say, both sides are shown. */
@@ -299,7 +301,8 @@ async function signedIn(session) {
 		const me = (await session.call('users/me/').catch(failed)) ?? {};
 		if (over) return;
 		const [agent, keeper, seeker] = [/agen/i, /propiet|dueñ|owner|landlord/i, /inqui|tenant/i].map((is) => is.test(me.user_type));
-		who.append(el('span.strong', me.id ? nameOf(me) : `#${session.user}`),
+		const name = me.id ? nameOf(me) : `#${session.user}`;
+		who.append(el('span.strong', { title: name }, name),
 			el('span.small', agent ? t.agent : keeper ? t.owner : seeker ? t.tenant : ''));
 		const shown = await Promise.all([seeker ? [] : requests(), keeper || agent ? [] : homes()]);
 		work.replaceChildren(...shown.flat());

@@ -42,7 +42,6 @@ async function ask(path, request) {
 const send = (path, body) =>
 	ask(path, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) });
 
-/** A signed-in user. */
 export class Session {
 	/** Told each new access token. */
 	renewed = () => {};

@@ -14,13 +14,12 @@ const ICONS = {
 };
 
 export function icon(name) {
-	const make = (tag, attributes) => {
-		const element = document.createElementNS('http://www.w3.org/2000/svg', tag);
-		for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-		return element;
-	};
-	const svg = make('svg', { viewBox: '0 0 24 24', class: 'icon', 'aria-hidden': 'true' });
-	svg.append(make('path', { d: ICONS[name] }));
+	const [svg, path] = ['svg', 'path'].map((tag) => document.createElementNS('http://www.w3.org/2000/svg', tag));
+	svg.setAttribute('viewBox', '0 0 24 24');
+	svg.setAttribute('class', 'icon');
+	svg.ariaHidden = 'true';
+	path.setAttribute('d', ICONS[name]);
+	svg.append(path);
 	return svg;
 }
 
@@ -39,33 +38,42 @@ export function el(what, ...rest) {
 }
 
 /**
- * Makes a list show these items: what stays the same keeps its element, and with it the focus. Where the focused
- * element goes, the next item's takes over, or the heading.
+ * Makes a list show these items: what stays the same keeps its element, and with it the focus; `mend` is for what
+ * changes in place. Where the focused element goes, the next item's takes over, or the heading.
  */
-export function fill(list, items, make) {
+export function fill(list, items, make, mend = () => {}) {
 	const rows = [...list.children];
 	const focused = rows.findIndex((row) => row.contains(document.activeElement));
 	const old = new Map(rows.map((row) => [row.dataset.is, row]));
 	const next = items.map((item) => {
 		const row = old.get(item.is) ?? make(item);
 		row.dataset.is = item.is;
+		mend(row, item);
 		return row;
 	});
 	for (const row of rows) if (!next.includes(row)) row.remove();
 	next.forEach((row, at) => list.children[at] === row || list.insertBefore(row, list.children[at] ?? null));
 	if (focused < 0 || list.contains(document.activeElement)) return;
-	const heir = list.children[Math.min(focused, next.length - 1)];
-	(heir?.querySelector('button, a') ?? list.closest('section').querySelector('h2')).focus();
+	const near = [...next.splice(focused), ...next.reverse()];
+	const heir = (what) => near.map((row) => row.querySelector(what)).find(Boolean);
+	(heir('button') ?? heir('a, summary') ?? list.closest('section').querySelector('h2')).focus();
 }
 
-/** What stands where something is being loaded. */
 export const bones = () => el('div.bones', { 'aria-hidden': 'true' }, ...[1, 2, 3].map(() => el('span.bone')));
 
 /** A section with a heading, a list, and what stands there while it is empty, loading or broken. */
-export function section(id, title, symbol, empty, emptyMore, kind = 'rows') {
+export function section(id, title, symbol, empty, emptyMore) {
 	const by = { 'aria-labelledby': `${id}-title` };
 	const heading = el('h2', { id: `${id}-title`, tabindex: -1 }, title);
-	const [tools, list, stand, more] = [el('div'), el(`ul.list.${kind}`, by), el('div', bones()), el('div.more')];
+	const [tools, list, stand] = [el('div'), el('ul.list', by), el('div', bones())];
+	let further;
+	const more = el('button.quiet.more', { hidden: '', onclick: async () => {
+		const seen = list.children.length;
+		await further();
+		const first = list.children[seen];
+		first?.setAttribute('tabindex', -1);
+		first?.focus();
+	} }, t.more);
 	const root = el('section.panel', { id, ...by, 'aria-busy': 'true' }, el('header', heading, tools), list, stand, more);
 	const settle = (...what) => {
 		root.removeAttribute('aria-busy');
@@ -76,13 +84,11 @@ export function section(id, title, symbol, empty, emptyMore, kind = 'rows') {
 		/** The list, or (by the style sheet) the words for none; `next` where there is more. */
 		loaded(next) {
 			settle(el('div.blank', icon(symbol), el('p.strong', empty), el('p', emptyMore)));
-			more.replaceChildren(...(next ? [el('button.quiet', { onclick: next }, t.more)] : []));
+			further = next;
+			more.hidden = !next;
 		},
 		broken(why, again) {
-			const retry = () => {
-				stand.replaceChildren(bones());
-				again();
-			};
+			const retry = () => (stand.replaceChildren(bones()), again());
 			settle(el('div.blank', { role: 'alert' }, icon('info'), el('p.strong', why), el('button.quiet', { onclick: retry }, t.again)));
 		},
 	};
@@ -102,23 +108,33 @@ function contact({ email, phone }) {
 }
 
 /** A coloured field, the same for the same id. */
-const hue = (kind, id, inside) => el(`span.${kind}.hue${id % 6}`, { 'aria-hidden': 'true' }, inside);
+function hue(kind, id, inside) {
+	const made = el(`span.${kind}`, { 'aria-hidden': 'true' }, inside);
+	made.style.setProperty('--hue', id * 70);
+	return made;
+}
 
-const SYMBOLS = { property_like: 'heart', match_accepted: 'check', match_accepted_by_owner: 'key', match_rejected_by_owner: 'cross' };
+const SYMBOLS = { __proto__: null, property_like: 'heart', match_accepted: 'check', match_accepted_by_owner: 'key', match_rejected_by_owner: 'cross' };
 
-/** A line of the inbox: its frame, and what its row in REST adds. */
+/** A line of the inbox, unread: its frame, and what its row in REST adds. */
 export function note(row, read) {
-	const { data, is_read } = row;
-	const { title, body, steps, ...people } = describe(data, row);
-	return el(`li.note${is_read ? '' : '.unread'}`, { 'data-kind': data.type },
-		el('span.symbol', icon(SYMBOLS[data.type] ?? 'info')),
+	const { title, body, steps, ...people } = describe(row);
+	const { type } = row.data;
+	return el('li.note.unread', { 'data-kind': type },
+		el('span.symbol', icon(SYMBOLS[type] ?? 'info')),
 		el('div.grow',
-			el('p.strong', !is_read && el('span.hidden', `${t.isUnread}: `), title),
+			el('p.strong', el('span.hidden', `${t.isUnread}: `), title),
 			el('p.words', body),
 			contact(people),
 			steps[0] && el('details', el('summary', t.next), el('ol', ...steps.map((step) => el('li', step)))),
 			el('p.small', time(row.created_at))),
-		!is_read && el('button.dot', { title: t.markRead, 'aria-label': `${t.markRead}: ${title}, ${body}`, onclick: () => read(row) }));
+		el('button.dot', { title: t.markRead, 'aria-label': `${t.markRead}: ${title}, ${body}`, onclick: () => read(row.notification_id) }));
+}
+
+/** What is open in it stays so. */
+export function markAsRead(made) {
+	made.classList.remove('unread');
+	for (const part of made.querySelectorAll('.dot, .hidden')) part.remove();
 }
 
 /** A button that does one thing at a time. `about`: for who does not see what stands beside it. */
@@ -133,7 +149,6 @@ function button(label, symbol, kind, about, act) {
 	return made;
 }
 
-/** Somebody who asks for a home. */
 export function request({ match, property: home, interested_user: user }, act) {
 	const [name, what] = [nameOf(user), `${home.type} · ${home.address}`];
 	const about = `${name}, ${what}`;
