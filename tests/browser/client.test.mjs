@@ -174,6 +174,8 @@ test('a user who may not connect does not try again', PATIENCE, async (t) => {
   const stranger = listen(t, line.url, 2, {}, token(3));
   assert.equal(stranger.state, 'refused', 'seen without asking');
   assert.equal(line.handshakes(), 4);
+  stranger.setToken(token(2)); // an application may learn the user before the token
+  await until(() => stranger.isConnected);
 });
 
 test('waits are random up to an interval that doubles up to a limit; going online ends them', (t) => {
@@ -215,38 +217,108 @@ test('waits are random up to an interval that doubles up to a limit; going onlin
   assert.deepEqual([client.state, Object.keys(hooks)], ['refused', []]);
 });
 
-test('what comes twice is told once, and acknowledged all the same', (t) => {
-  t.mock.timers.enable({ apis: ['setTimeout', 'setInterval'] });
-  const sent = [];
-  let socket;
+/** Sockets that a test plays the server of. */
+function fakes() {
+  const made = [];
   class Fake {
     readyState = 1;
+    sent = [];
     constructor() {
-      socket = this;
+      made.push(this);
     }
     send(text) {
-      sent.push(JSON.parse(text));
+      this.sent.push(JSON.parse(text));
     }
     close() {}
+    say(message) {
+      this.onmessage({ data: JSON.stringify(message) });
+    }
+    establish() {
+      this.onopen();
+      this.say({ type: 'connection_established' });
+    }
   }
-  const client = new HabittoWebSocketClient(1, 't', { url: 'ws://127.0.0.1:9', WebSocket: Fake, channels: ['property'], storage: null });
+  return { made, options: { url: 'http://127.0.0.1:9', WebSocket: Fake, channels: ['property'], storage: null } };
+}
+const settled = () => new Promise(setImmediate);
+
+test('while a new token is awaited it does not pass for connected, and takes one that comes another way', async (t) => {
+  const { made, options } = fakes();
+  const client = new HabittoWebSocketClient(1, token(1), { ...options, getToken: () => new Promise(() => {}) });
+  t.after(() => client.disconnect());
+  client.connect();
+  made[0].establish();
+  assert.equal(client.state, 'open');
+  made[0].onclose({ code: 4401 });
+  assert.deepEqual([client.state, client.isConnected, made.length], ['connecting', false, 1]);
+  await settled();
+  client.setToken(token(1, 7200));
+  assert.equal(made.length, 2);
+  made[1].establish();
+  assert.equal(client.state, 'open');
+});
+
+test('tokens that live short are renewed half-way to their end, on the same socket', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout', 'setInterval', 'Date'], now: 1_000_000 });
+  const { made, options } = fakes();
+  let asked = 0;
+  const client = new HabittoWebSocketClient(1, 't', { ...options, pingInterval: 0, getToken: async () => `t${(asked += 1)}` });
+  t.after(() => client.disconnect());
+  client.connect();
+  made[0].establish();
+  const expiring = (ms) => made[0].say({ type: 'token_expiring', expires_at: new Date(Date.now() + ms).toISOString() });
+  const after = async (ms) => {
+    t.mock.timers.tick(ms);
+    await settled();
+    return asked;
+  };
+  expiring(20_000);
+  assert.equal(await after(1), 1, 'of this one no age is known');
+  for (const round of [1, 2, 3]) {
+    expiring(20_000);
+    assert.equal(await after(9_999), round);
+    assert.equal(await after(1), round + 1);
+  }
+  expiring(-60_000); // this clock is ahead
+  assert.equal(await after(999), 4);
+  assert.equal(await after(1), 5);
+  assert.deepEqual([made.length, made[0].sent.map((message) => message.token)], [1, ['t1', 't2', 't3', 't4', 't5']]);
+});
+
+test('pings are sent at a time that timers can keep, or not at all', (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout', 'setInterval'] });
+  for (const [pingInterval, sent] of [[0, 0], [-1, 0], [NaN, 0], [Infinity, 0], [2 ** 31, 0], [400, 2]]) {
+    const { made, options } = fakes();
+    const client = new HabittoWebSocketClient(1, 't', { ...options, pingInterval });
+    client.connect();
+    made[0].establish();
+    t.mock.timers.tick(1000);
+    assert.equal(made[0].sent.length, sent, `${pingInterval}`);
+    client.disconnect();
+  }
+});
+
+test('what comes twice is told once, and acknowledged all the same', (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout', 'setInterval'] });
+  const { made, options } = fakes();
+  const client = new HabittoWebSocketClient(1, 't', options);
   client.handleMessage = () => {};
   const heard = [];
   client.on('notification', ({ notification_id }) => heard.push(notification_id));
   client.on('unread', () => heard.push('unread'));
   client.connect();
-  const say = (message) => socket.onmessage({ data: JSON.stringify(message) });
+  const [socket] = made;
   socket.onopen();
-  say({ type: 'connection_established', ack: 'client' });
+  socket.say({ type: 'connection_established', ack: 'client' });
   for (const id of ['a', 'b', 'a']) {
-    say({ type: 'unread', notification_id: id, message: 'named like an event of ours' });
+    socket.say({ type: 'unread', notification_id: id, message: 'named like an event of ours' });
     t.mock.timers.tick(100);
   }
   for (const odd of ['null', '5', '{', '{"type":1}']) socket.onmessage({ data: odd });
   assert.deepEqual(heard, ['a', 'b']);
-  assert.deepEqual(sent.map(({ type, notification_id }) => `${type} ${notification_id}`), ['ack a', 'ack b', 'ack a']);
+  assert.deepEqual(socket.sent.map(({ type, notification_id }) => `${type} ${notification_id}`), ['ack a', 'ack b', 'ack a']);
   client.markRead(Array.from({ length: 150 }, (_, n) => String(n)));
-  assert.deepEqual(sent.slice(3).map((message) => message.notification_ids.length), [100, 50]);
+  assert.deepEqual(socket.sent.slice(3).map((message) => message.notification_ids.length), [100, 50]);
   client.disconnect();
 });
 

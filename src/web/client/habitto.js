@@ -3,23 +3,18 @@
 
 /**
  * @typedef {'property' | 'tenant'} Channel
- *
  * @typedef {'idle' | 'connecting' | 'open' | 'waiting' | 'expired' | 'refused' | 'closed'} ConnectionState
- * `waiting`: lost, will try again. `expired`: needs a new token (`setToken`). `refused`: this user may not connect.
- *
+ * `waiting`: lost, will try again. `expired`: needs a new token (`setToken`). `refused`: may not connect with it.
  * @typedef {{id: number, username: string, email: string, first_name: string, last_name: string, phone: string,
  *   user_type: string}} Person
- *
  * @typedef {{type: string, timestamp?: string, notification_id?: string, notification_ids?: string[], all?: boolean,
  *   message?: string, code?: string, property_id?: number, property_title?: string, property_address?: string,
  *   interested_user?: Person, owner_name?: string, owner_contact?: {email: string, phone: string},
  *   match_score?: number, match_status?: string, next_steps?: string[], data?: Record<string, unknown>,
  *   unread_count?: number, skipped?: number, ack?: string, expires_at?: string}} Message
  * What the server sends; which fields are there follows from `type`.
- *
  * @typedef {(message: any, channel?: Channel) => void} Listener
  * @typedef {string | null | undefined} Token
- *
  * @typedef {object} Options
  * @property {string} [url] The server; by default where this module came from.
  * @property {Channel[]} [channels] Both by default.
@@ -31,12 +26,10 @@
  *   localStorage by default, null for memory only.
  * @property {number} [reconnectInterval] The first wait is up to so many ms, each further one up to twice that.
  * @property {number} [maxReconnectInterval] No wait is longer, in ms.
- * @property {number} [pingInterval] Ms between pings: they find lines that are dead without knowing.
+ * @property {number} [pingInterval] Ms between pings: they find lines that are dead without knowing. 0: none.
  * @property {any} [WebSocket] Instead of the global one.
  */
 
-/** @type {Record<Channel, string>} */
-const PATHS = { property: 'property-notifications', tenant: 'tenant-notifications' };
 const REMEMBERED_IDS = 2000;
 const READS_AT_ONCE = 100;
 const ACK_AFTER_MS = 100;
@@ -44,8 +37,8 @@ const ACK_AFTER_MS = 100;
 const SILENCE_MS = 10_000;
 /** A line that lived for so long was a good one: the next wait is short again. */
 const GOOD_AFTER_MS = 10_000;
-const EXPIRED = 4401;
-const REFUSED = 4403;
+/** @type {Record<number, string>} */
+const ENDS = { 4401: 'expired', 4403: 'refused' };
 
 function home() {
 	const own = String(import.meta.url);
@@ -54,12 +47,13 @@ function home() {
 	return page.startsWith('http') ? page : 'http://localhost:8000';
 }
 
-/** What `work` gives, or nothing where it cannot. @template T @param {() => T} work @returns {T | undefined} */
-function attempt(work) {
+/** What `work` gives, or nothing where it cannot. @template T @param {() => T} work
+ * @param {(why: unknown) => void} [say] */
+function attempt(work, say) {
 	try {
 		return work();
-	} catch {
-		return undefined;
+	} catch (error) {
+		say?.(error);
 	}
 }
 
@@ -68,13 +62,12 @@ export function userOf(token) {
 	return attempt(() => JSON.parse(atob(token.split('.')[1].replace(/-/g, '+').replace(/_/g, '/'))).user_id);
 }
 
-/** One channel's socket. */
 class Line {
 	socket = /** @type {WebSocket | null} */ (null);
-	timer = /** @type {any} */ (undefined);
-	ackTimer = /** @type {any} */ (undefined);
-	ackDue = /** @type {string | null} */ (null);
-	last = /** @type {string | null} */ (null);
+	/** @type {any} */ timer;
+	/** @type {any} */ ackTimer;
+	ackDue = '';
+	last = '';
 	established = false;
 	heard = true;
 	acks = false;
@@ -89,12 +82,7 @@ class Line {
 		this.key = `habittod:since:${client._base.host}${client._base.pathname}:${client.userId}:${channel}`;
 	}
 
-	/** The place in the channel: this object's own, else what an earlier page left. */
-	since() {
-		return this.last ?? attempt(() => this.client._storage?.getItem(this.key));
-	}
-
-	/** In storage that is full or forbidden: in memory alone. @param {string | null} id */
+	/** In storage that is full or forbidden: in memory alone. @param {string} id */
 	keep(id) {
 		const storage = this.client._storage;
 		this.last = id;
@@ -108,13 +96,12 @@ class Line {
 		if (this.socket || client._stopped) return;
 		this.token = client.token;
 		const whose = userOf(this.token);
-		if (whose !== undefined && String(whose) !== String(client.userId)) {
-			return client._stop('refused', 'token of another user');
-		}
+		if (whose && `${whose}` !== `${client.userId}`) return client._stop('refused', 'token of another user');
 		const url = new URL(client._base);
 		url.protocol = url.protocol.replace('http', 'ws');
-		url.pathname = `${url.pathname.replace(/\/$/, '')}/ws/${PATHS[this.channel]}/${client.userId}/`;
-		const since = this.since();
+		url.pathname = `${url.pathname.replace(/\/$/, '')}/ws/${this.channel}-notifications/${client.userId}/`;
+		// This object's own place, else what an earlier page left.
+		const since = this.last || attempt(() => client._storage?.getItem(this.key));
 		if (since) url.searchParams.set('since', since);
 		// Only these characters may stand in a subprotocol.
 		const inProtocol = client._tokenIn === 'protocol' && /^[\w.~+-]+$/.test(this.token);
@@ -145,8 +132,15 @@ class Line {
 	}
 
 	auth() {
-		const { token } = this.client;
+		const { token, _stopped } = this.client;
 		if (this.send({ type: 'auth', token })) this.token = token;
+		else if (!this.socket && !_stopped) this.again();
+	}
+
+	/** Comes back at once, but not time after time. */
+	again() {
+		if (this.attempts <= 1) this.open();
+		else this.later();
 	}
 
 	/** Lets go of the socket, whatever it may still say. */
@@ -164,21 +158,24 @@ class Line {
 	}
 
 	/** @param {number} code */
-	lost(code) {
-		const opened = this.openedAt;
+	async lost(code) {
+		const { client, openedAt, token } = this;
 		this.drop();
-		if (opened && Date.now() - opened > GOOD_AFTER_MS) this.attempts = 0;
+		if (openedAt && Date.now() - openedAt > GOOD_AFTER_MS) this.attempts = 0;
 		this.attempts += 1;
-		if (code === REFUSED) this.client._stop('refused', 'user inactive or deleted');
-		else if (code === EXPIRED) this.renew();
+		let why = ENDS[code];
 		// A browser does not tell why a handshake failed: ask, now and then.
-		else if (!opened && this.attempts % 4 === 1) this.ask();
-		else this.later(() => this.open());
+		if (!openedAt && this.attempts % 4 === 1) {
+			why = await client._probe(token);
+			if (client._stopped || this.socket) return;
+		}
+		if (why === 'refused') client._stop(why, 'user not accepted');
+		else if (why === 'expired') this.renew();
+		else this.later();
 	}
 
-	/** Waits between nothing and the whole of an interval that doubles, so that clients do not come back together.
-	 * @param {() => void} then */
-	later(then) {
+	/** Waits between nothing and the whole of an interval that doubles, so that clients do not come back together. */
+	later(then = () => this.open()) {
 		const { reconnectInterval, maxReconnectInterval } = this.client;
 		const most = Math.min(maxReconnectInterval, reconnectInterval * 2 ** Math.min(this.attempts - 1, 20));
 		clearTimeout(this.timer);
@@ -186,18 +183,10 @@ class Line {
 		this.client._tell();
 	}
 
-	async ask() {
-		const why = await this.client._probe(this.token);
-		if (this.client._stopped || this.socket) return;
-		if (why === 'refused') this.client._stop('refused', 'user not accepted');
-		else if (why === 'expired') this.renew();
-		else this.later(() => this.open());
-	}
-
 	/** Comes back with a new token, or not at all. */
 	async renew() {
 		const { client, token } = this;
-		clearTimeout(this.timer);
+		client._tell();
 		try {
 			if (client.token === token) await client._renew();
 		} catch {
@@ -206,8 +195,7 @@ class Line {
 		}
 		if (client._stopped || this.socket) return;
 		if (client.token === token) client._stop('expired', 'token expired');
-		else if (this.attempts <= 1) this.open();
-		else this.later(() => this.open());
+		else this.again();
 	}
 
 	/** @param {string} id covers all before it */
@@ -218,7 +206,7 @@ class Line {
 
 	ack() {
 		if (this.ackDue) this.send({ type: 'ack', notification_id: this.ackDue });
-		this.ackDue = null;
+		this.ackDue = '';
 	}
 
 	/** Whether anything still comes: asks, and gives the line up if nothing does. */
@@ -236,7 +224,7 @@ export class HabittoWebSocketClient {
 	/** The unread notifications of this user, both channels, as the server last said. */
 	unreadCount = 0;
 	state = /** @type {ConnectionState} */ ('idle');
-	pingInterval = /** @type {any} */ (undefined);
+	/** @type {any} */ pingInterval;
 	_stopped = /** @type {ConnectionState | ''} */ ('idle');
 	_listeners = /** @type {Map<string, Set<Listener>>} */ (new Map());
 	_seen = /** @type {Set<string>} */ (new Set());
@@ -244,6 +232,8 @@ export class HabittoWebSocketClient {
 	_reads = /** @type {Set<string>} */ (new Set());
 	_readAll = false;
 	_renewing = /** @type {Promise<void> | null} */ (null);
+	/** @type {any} */ _renewTimer;
+	_renewedAt = 0;
 	_probing = /** @type {Promise<string> | null} */ (null);
 
 	/**
@@ -299,8 +289,10 @@ export class HabittoWebSocketClient {
 	setToken(token) {
 		if (!token || token === this.token) return;
 		this.token = token;
+		this._renewedAt = Date.now();
+		clearTimeout(this._renewTimer);
+		if (/expired|refused/.test(this._stopped)) return this.connect();
 		for (const line of this._lines) line.auth();
-		if (this._stopped === 'expired') this.connect();
 	}
 
 	/**
@@ -343,27 +335,27 @@ export class HabittoWebSocketClient {
 		if (type === 'property_like') this.showPropertyLikeNotification(data);
 		else if (type === 'match_accepted') this.showMatchAcceptedNotification(data);
 		else if (type === 'match_accepted_by_owner') this.showMatchAcceptedByOwnerNotification(data);
-		else if (type === 'match_rejected_by_owner') this._show('Tu solicitud fue rechazada', body, data);
+		else if (type === 'match_rejected_by_owner') this.displayNotification({ title: 'Tu solicitud fue rechazada', body, data });
 		else if (type === 'error') console.warn('habittod:', data.code, message);
-		else if (data.notification_id && message) this._show('Habitto', message, data);
+		else if (data.notification_id && message) this.displayNotification({ title: 'Habitto', body: message, data });
 	}
 
 	/** @param {Message} data */
 	showPropertyLikeNotification(data) {
 		const who = data.interested_user;
 		const name = `${who?.first_name ?? ''} ${who?.last_name ?? ''}`.trim() || who?.username || 'Alguien';
-		this._show('¡Nuevo interesado en tu propiedad!', `${name} está interesado en tu propiedad`, data);
+		this.displayNotification({ title: '¡Nuevo interesado en tu propiedad!', body: `${name} está interesado en tu propiedad`, data });
 	}
 
 	/** @param {Message} data */
 	showMatchAcceptedNotification(data) {
-		this._show('¡Match Aceptado!', 'Has aceptado un match exitosamente', data);
+		this.displayNotification({ title: '¡Match Aceptado!', body: 'Has aceptado un match exitosamente', data });
 	}
 
 	/** @param {Message} data */
 	showMatchAcceptedByOwnerNotification(data) {
 		const body = `El propietario ${data.owner_name} aceptó tu solicitud para ${data.property_title}`;
-		this._show('¡Tu solicitud fue aceptada!', body, data);
+		this.displayNotification({ title: '¡Tu solicitud fue aceptada!', body, data });
 	}
 
 	/** Shows a browser notification where the person has allowed them.
@@ -375,7 +367,9 @@ export class HabittoWebSocketClient {
 	}
 
 	startPingInterval() {
-		this.pingInterval ??= setInterval(() => this._offline(), this._pingEvery);
+		// Timers take what is no number, or more than 31 bits, for "at once".
+		const every = this._pingEvery;
+		if (every > 0 && every < 2 ** 31) this.pingInterval ??= setInterval(this._offline, every);
 	}
 
 	stopPingInterval() {
@@ -383,15 +377,11 @@ export class HabittoWebSocketClient {
 		this.pingInterval = undefined;
 	}
 
-	/** @param {string} title @param {string} body @param {Message} data */
-	_show(title, body, data) {
-		this.displayNotification({ title, body, data });
-	}
-
 	/** @param {ConnectionState} state @param {string} [reason] */
 	_stop(state, reason) {
 		if (this._stopped === state) return;
 		this._stopped = state;
+		clearTimeout(this._renewTimer);
 		this.stopPingInterval();
 		globalThis.removeEventListener?.('online', this._online);
 		globalThis.removeEventListener?.('offline', this._offline);
@@ -409,18 +399,10 @@ export class HabittoWebSocketClient {
 		this._emit('state', { state, reason });
 	}
 
-	/** @param {string} type @param {any} message @param {Channel} [channel] */
+	/** A listener's mistake must not stop the others, nor the receipts.
+	 * @param {string} type @param {any} message @param {Channel} [channel] */
 	_emit(type, message, channel) {
-		for (const fn of [...(this._listeners.get(type) ?? [])]) this._guarded(() => fn(message, channel));
-	}
-
-	/** A listener's mistake must not stop the others, nor the receipts. @param {() => void} call */
-	_guarded(call) {
-		try {
-			call();
-		} catch (error) {
-			console.error(error);
-		}
+		for (const fn of [...(this._listeners.get(type) ?? [])]) attempt(() => fn(message, channel), console.error);
 	}
 
 	/** @param {Line} line @param {unknown} text */
@@ -431,7 +413,7 @@ export class HabittoWebSocketClient {
 		this._heed(line, data);
 		const id = data.type === 'notification_read' || data.type === 'error' ? undefined : data.notification_id;
 		if (!id || this._isNew(id)) {
-			this._guarded(() => this.handleMessage(data));
+			attempt(() => this.handleMessage(data), console.error);
 			// What the backend names a notification must not pass for an event of ours.
 			const types = new Set(/^(state|unread)$/.test(data.type) ? [] : [data.type]).add('message');
 			for (const type of id ? types.add('notification') : types) this._emit(type, data, line.channel);
@@ -443,7 +425,7 @@ export class HabittoWebSocketClient {
 	}
 
 	/** What a message means to the client itself. @param {Line} line @param {Message} data */
-	_heed(line, { type, code, all, ack, unread_count, notification_id, notification_ids }) {
+	_heed(line, { type, code, all, ack, unread_count, notification_id, notification_ids, expires_at }) {
 		if (type === 'connection_established') {
 			line.established = true;
 			line.acks = ack === 'client';
@@ -452,8 +434,8 @@ export class HabittoWebSocketClient {
 			this._tell();
 		} else if (type === 'token_expiring') {
 			if (line.token !== this.token) line.auth();
-			else this._renew().catch(() => {}); // asked again when it has expired
-		} else if (code === 'since_unknown') line.keep(null);
+			else this._renewInTime(expires_at);
+		} else if (code === 'since_unknown') line.keep('');
 		if (type === 'notification_read' || code === 'not_found') {
 			for (const id of notification_ids ?? [notification_id ?? '']) this._reads.delete(id);
 		}
@@ -486,6 +468,16 @@ export class HabittoWebSocketClient {
 	/** Either channel's socket takes it. @param {object} message */
 	_sendAny(message) {
 		return this._lines.some((line) => line.established && line.send(message));
+	}
+
+	/** At once, but half-way to its end where the token is as good as new. @param {string} [end] */
+	_renewInTime(end = '') {
+		const half = Math.min(Date.parse(end) - Date.now(), 30_000) / 2;
+		clearTimeout(this._renewTimer);
+		this._renewTimer = setTimeout(
+			() => this._renew().catch(() => {}), // asked again when it has expired
+			this._renewedAt + Math.max(half, 1000) - Date.now(),
+		);
 	}
 
 	/** A fresh token, if there is a way to one; asked for once, however many need it. @returns {Promise<void>} */

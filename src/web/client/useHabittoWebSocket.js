@@ -13,7 +13,7 @@ const KEPT = 500;
  * @param {string | null | undefined} token A new one is used on the open sockets.
  * @param {import('./habitto.js').Options} [options] Read when a user's connection begins.
  */
-const useHabittoWebSocket = (userId, token, options) => {
+export const useHabittoWebSocket = (userId, token, options) => {
 	const [notifications, setNotifications] = useState(/** @type {Message[]} */ ([]));
 	const [state, setState] = useState(/** @type {import('./habitto.js').ConnectionState} */ ('idle'));
 	const client = useRef(/** @type {HabittoWebSocketClient | null} */ (null));
@@ -46,5 +46,4 @@ const useHabittoWebSocket = (userId, token, options) => {
 	return { notifications, isConnected: state === 'open', markAsRead, markAllAsRead, state };
 };
 
-export { useHabittoWebSocket };
 export default useHabittoWebSocket;
