@@ -253,8 +253,8 @@ pub enum Query {
     OldestWaiting {
         from: NotificationId,
     },
-    /// Whether a socket that was sent rows `first` to `last` was sent this one: all of them, or (`since_ms`) those that
-    /// nobody had or had read when it opened.
+    /// Which row a receipt names, of those from `first` to `last`; `since_ms`: when the socket opened, where it was sent
+    /// only what was not settled then.
     WasSent {
         user: UserId,
         channel: Channel,

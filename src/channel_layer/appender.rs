@@ -158,11 +158,12 @@ impl Appender {
 
     /// One entry, with all that is queued by the time there is room for it.
     fn carry(&mut self, first: Asked, queue: &Receiver<Asked>) {
-        self.keep_link();
-        let room = match self.refusal() {
-            None => self.road.make_room(ENTRIES_UNDER_WAY, self.address.timeout),
-            Some(_) => None,
+        let first = match first {
+            // A question needs no room: what was queued before it is under way, or was refused.
+            Asked::Errand(Errand::ReadAfter(ask)) => return self.road.ask(ask),
+            other => other,
         };
+        let room = self.make_room();
         let mut batch = Batch::default();
         self.add(&mut batch, first);
         top_up(&mut batch, queue, self.clock, Batch::takes, |batch, next| self.add(batch, next));
@@ -175,6 +176,20 @@ impl Appender {
             (why, None) => {
                 let full = if self.road.is_open() { "too much is under way" } else { "catching up" };
                 self.refuse_now(batch, &why.unwrap_or_else(|| full.to_owned()));
+            }
+        }
+    }
+
+    /// Room for an entry, and a connection that is not from before Redis was away: it may be to one that was left.
+    fn make_room(&mut self) -> Option<Room> {
+        loop {
+            self.keep_link();
+            if self.refusal().is_some() {
+                return None;
+            }
+            let room = self.road.make_room(ENTRIES_UNDER_WAY, self.address.timeout)?;
+            if self.link_of == self.road.returns() {
+                return Some(room);
             }
         }
     }

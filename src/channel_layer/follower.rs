@@ -26,8 +26,8 @@ const AGAIN: Duration = Duration::from_millis(250);
 const AGAIN_LATER: Duration = Duration::from_secs(2);
 /// After Redis was away, before anything is added: whoever holds more than it does gives that back first.
 const GIVE_BACK: Duration = Duration::from_millis(500);
-/// How long a start waits for that: the others have to notice first that Redis was away.
-const GIVEN_BACK_WITHIN_US: u64 = 5_000_000;
+/// How long a start waits for that, once the others may have noticed that Redis was away.
+const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(2);
 /// Entries kept to give back, and their bytes.
 const RECENT_ENTRIES: usize = 4_096;
 const RECENT_BYTES: usize = 16 * 1024 * 1024;
@@ -111,7 +111,8 @@ impl Follower {
     /// lost, another node may be about to give back.
     pub(super) fn first_look(&mut self) -> Result<(), Trouble> {
         let mut redis = self.address.connect(WAIT)?;
-        let until_us = self.clock.now().monotonic_us + GIVEN_BACK_WITHIN_US;
+        let within = self.address.timeout + WAIT + GIVEN_BACK_WITHIN;
+        let until_us = self.clock.now().monotonic_us + within.as_micros() as u64;
         loop {
             match self.join(&mut redis) {
                 Err(Trouble::LostTail { .. }) if self.clock.now().monotonic_us < until_us => self.road.pause(AGAIN),
@@ -130,7 +131,8 @@ impl Follower {
             self.stand.set(self.at, None);
             self.was_away = true;
             let (why, pause) = match trouble {
-                Trouble::LostTail { what, .. } => (what, AGAIN_LATER),
+                // What this node holds it gives back at the next try: soon, since others add after a while.
+                Trouble::LostTail { what, .. } => (what, AGAIN),
                 Trouble::Redis(e) => (format!("Redis at {}: {e}", self.address.shown()), AGAIN),
                 Trouble::Log(what) => (what, AGAIN_LATER),
             };
@@ -143,17 +145,15 @@ impl Follower {
     fn session(&mut self) -> Result<(), Trouble> {
         let mut redis = self.address.connect(WAIT)?;
         self.join(&mut redis)?;
-        if std::mem::take(&mut self.was_away) {
-            self.road.pause(GIVE_BACK);
-        }
         let client: i64 = cmd("CLIENT").arg("ID").query(&mut redis)?;
-        let goal = self.log.newest(&mut redis)?;
+        let mut goal = self.log.newest(&mut redis)?;
         let (mut caught_up, mut paced) = (false, None);
         let (mut report_us, mut trim_us) = (0, 0);
         while !self.road.is_stopping() {
             self.stand.set(self.at, Some(client));
             let Some(at) = self.at else { return Ok(()) };
-            let wait_ms = if caught_up { WAIT.as_millis() as u64 } else { 0 };
+            let waits = caught_up && self.road.unlooked().is_none();
+            let wait_ms = if waits { WAIT.as_millis() as u64 } else { 0 };
             let raws = self.log.read(&mut redis, at.position, ENTRIES_READ, wait_ms)?;
             // Two reads are under way at most: the one before this must be committed.
             if let Some(position) = paced.replace(at.position) {
@@ -169,18 +169,25 @@ impl Follower {
             }
             if now_us >= trim_us {
                 trim_us = now_us + TRIM_EVERY_US;
-                self.trim(&mut redis)?;
+                self.trim(&mut redis, self.progress.mark().unwrap_or(at).position)?;
             }
             if !caught_up {
+                self.road.set_reading(Reading::CatchingUp);
+                if std::mem::take(&mut self.was_away) {
+                    self.road.pause(GIVE_BACK);
+                    goal = self.log.newest(&mut redis)?;
+                }
                 caught_up = self.at.is_some_and(|at| at.position >= goal && self.progress.wait_for(at.position, WAIT));
-                self.road.set_reading(if caught_up { Reading::There } else { Reading::CatchingUp });
+                if caught_up {
+                    self.road.set_reading(Reading::There);
+                }
             }
         }
         Ok(())
     }
 
-    fn trim(&self, redis: &mut Connection) -> Result<(), Trouble> {
-        self.log.trim(redis, self.keeping.keep.as_millis() as u64, self.keeping.forget.as_millis() as u64)
+    fn trim(&self, redis: &mut Connection, own: Position) -> Result<(), Trouble> {
+        self.log.trim(redis, own, self.keeping.keep.as_millis() as u64, self.keeping.forget.as_millis() as u64)
     }
 
     /// Waits for the committer, unless the road ends. A node whose disk does not write is waited for all the same: it
@@ -207,8 +214,9 @@ impl Follower {
             mark => mark?,
         };
         if !self.joined {
-            // From here on the log is kept for it, however soon it is killed.
+            // From here on the log is kept for it, however soon it is killed; another may have trimmed it just before.
             self.report(redis, mark.position)?;
+            self.log.check(redis, Some(mark), self.run, digest)?;
             if let Some(before) = self.at {
                 self.log.retire(redis, before.node)?;
             }
@@ -261,7 +269,7 @@ impl Follower {
     fn report(&self, redis: &mut Connection, position: Position) -> Result<u64, Trouble> {
         match self.log.report(redis, self.run, position) {
             Err(Trouble::Redis(e)) if e.code() == Some("OOM") => {
-                self.trim(redis)?;
+                self.trim(redis, position)?;
                 self.log.report(redis, self.run, position)
             }
             said => said,

@@ -167,7 +167,7 @@ impl Road {
         self.state().is_open()
     }
 
-    /// Why it is no use to wait for that.
+    /// Why it is no use to wait for the road to open.
     pub(super) fn failure(&self) -> Option<String> {
         match &self.state().reading {
             Reading::Failing(why) => Some(why.clone()),

@@ -285,12 +285,18 @@ impl Log {
         Ok(())
     }
 
-    /// Drops what every known node has applied and is older than `keep_ms`; a node that has not reported for
-    /// `forget_ms` is not known any more.
-    pub(super) fn trim(&self, redis: &mut Connection, keep_ms: u64, forget_ms: u64) -> Result<(), Trouble> {
+    /// Drops what every known node, and the one that asks, has applied and is older than `keep_ms`; a node that has not
+    /// reported for `forget_ms` is not known any more.
+    pub(super) fn trim(
+        &self,
+        redis: &mut Connection,
+        own: Position,
+        keep_ms: u64,
+        forget_ms: u64,
+    ) -> Result<(), Trouble> {
         let now_ms = time_ms(redis)?;
         let nodes: HashMap<String, String> = cmd("HGETALL").arg(&self.nodes).query(redis)?;
-        let mut upto = Position { ms: now_ms.saturating_sub(keep_ms), seq: 0 };
+        let mut upto = own.min(Position { ms: now_ms.saturating_sub(keep_ms), seq: 0 });
         for (run, report) in nodes {
             let read = report.split_once(' ').and_then(|(at, when)| Some((Position::parse(at)?, when.parse().ok()?)));
             match read {

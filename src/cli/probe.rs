@@ -2,6 +2,7 @@
 //! answers pings in its place. Never sends the token where it would be logged: it goes in a header. Enter at [`run`].
 
 use super::{Exit, Given, Ran, complain, say};
+use crate::matching::UserId;
 use crate::tls;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -95,7 +96,10 @@ impl Target {
         };
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let base = uri.path().trim_end_matches('/');
-        let path = match base.rsplit_once("-notifications/") {
+        let socket = base.rsplit_once("-notifications/").filter(|(channel, whose)| {
+            ["/ws/property", "/ws/tenant"].iter().any(|end| channel.ends_with(end)) && UserId::parse(whose).is_some()
+        });
+        let path = match socket {
             Some((_, whose)) if whose != user.to_string() => {
                 return Err(format!("a socket of user {whose}, but the token is of user {user}; take one of the two"));
             }
@@ -301,6 +305,7 @@ mod tests {
             ("wss://h:1/notify/", ("h", 1, true, "/notify/ws/tenant-notifications/7/")),
             ("http://[::1]:8000", ("::1", 8000, false, "/ws/tenant-notifications/7/")),
             ("ws://h/ws/property-notifications/7", ("h", 80, false, "/ws/property-notifications/7/")),
+            ("ws://h/my-notifications/api", ("h", 80, false, "/my-notifications/api/ws/tenant-notifications/7/")),
         ] {
             let Target { host, port, tls, path } = Target::parse(url, 7).unwrap();
             assert_eq!((host.as_str(), port, tls, path.as_str()), expected, "{url}");

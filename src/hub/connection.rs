@@ -287,8 +287,8 @@ impl Connection {
 
     /// Gives the boxed part back if nothing is in it; of a socket, nothing that its next Ping has to be given time for.
     pub(super) fn thaw(&mut self) {
-        let is_feed = matches!(self.state, State::Feed(_));
-        if self.cold.as_ref().is_some_and(|cold| cold.is_empty() && !(is_feed && cold.outbound.is_on_its_way())) {
+        let is_pinged = matches!(&self.state, State::Feed(feed) if feed.silent_ms != NEVER);
+        if self.cold.as_ref().is_some_and(|cold| cold.is_empty() && !(is_pinged && cold.outbound.is_on_its_way())) {
             self.cold = None;
         }
     }

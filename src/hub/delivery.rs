@@ -81,7 +81,7 @@ impl<S> Hub<S> {
             (Answer::Marked { missing }, true) if !missing.is_empty() => {
                 self.complain(ticket, Complaint::NotFound, &missing);
             }
-            (Answer::WasSent { uuid, row }, true) => self.was_sent(now, ticket, row, uuid),
+            (Answer::WasSent { uuid, row, was_settled }, true) => self.was_sent(now, ticket, row, was_settled, uuid),
             (Answer::NoBacklog(_), true) => self.replay_failed(now, ticket),
             (Answer::Failed(_), true) => self.complain(ticket, Complaint::Unavailable, &[]),
             _ => {}

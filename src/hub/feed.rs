@@ -18,6 +18,7 @@ use crate::notification::NotificationId;
 use crate::storage::job::Ticket;
 use crate::websocket::{self, Event as Said, Session, close, frame};
 use slab::Slab;
+use std::collections::VecDeque;
 use uuid::Uuid;
 
 /// Messages turned away in a row before the socket is closed.
@@ -225,14 +226,20 @@ impl<S> Hub<S> {
     }
 
     /// `row`: of this user and channel, and no older than the first that was sent here, nor newer than the last.
-    pub(super) fn was_sent(&mut self, now: Now, ticket: Ticket, row: Option<NotificationId>, uuid: Uuid) {
+    pub(super) fn was_sent(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        row: Option<NotificationId>,
+        was_settled: bool,
+        uuid: Uuid,
+    ) {
         let Some(connection) = self.connection(ticket) else { return };
-        let owed = connection.cold.as_ref().map(|cold| &cold.unacknowledged);
+        let none = VecDeque::new();
+        let owed = connection.cold.as_ref().map_or(&none, |cold| &cold.unacknowledged);
         // A receipt is for all up to its row: where one before it is owed and it is not, it was never sent here.
-        let was_sent = |row: &NotificationId| {
-            owed.is_none_or(|owed| owed.front().is_none_or(|first| first > row) || owed.binary_search(row).is_ok())
-        };
-        match row.filter(was_sent) {
+        let is_over = |row: &NotificationId| !was_settled && owed.front().is_none_or(|first| first > row);
+        match row.filter(|row| owed.binary_search(row).is_ok() || is_over(row)) {
             Some(row) => self.acknowledged(now, ticket, row),
             None => self.complain(ticket, Complaint::NotFound, &[uuid]),
         }

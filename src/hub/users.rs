@@ -28,7 +28,7 @@ pub(super) struct Inbox {
     pub unread: u32,
     /// Neither delivered nor read nor skipped.
     pub waiting: u32,
-    /// In steps of `STEP`, which is half the bytes of an id: no row that waits lies before it.
+    /// No row that waits lies before this one; counted in steps of `STEP`, so that it takes half the bytes of an id.
     oldest: u32,
 }
 

@@ -74,6 +74,7 @@ impl Writer {
             [],
             |row| Ok(Last { notification: row.get(0)?, one_match: row.get(1)?, general: row.get(2)? }),
         )?;
+        // `<> 0` is what the index is of.
         let mut deleted = self.db.prepare("SELECT id FROM user WHERE standing <> 0 AND standing = 2")?;
         self.deleted = deleted.query_map([], |row| Ok(UserId(row.get(0)?)))?.collect::<Result<_, _>>()?;
         drop(deleted);

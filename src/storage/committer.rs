@@ -219,7 +219,7 @@ impl Committer {
         let mut outcomes = Vec::new();
         for entry in self.held.iter_mut().filter(|entry| entry.ours) {
             entry.ours = false;
-            // Or the log writer, which waits for it, would never end, nor this thread, whose queue it holds.
+            // It holds this thread's own queue, which would never end.
             entry.room = None;
             for job in &mut entry.jobs {
                 outcomes.push(failed(job, why));

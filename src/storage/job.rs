@@ -134,10 +134,12 @@ pub enum Answer {
         found: Option<Oldest>,
         upto: NotificationId,
     },
-    /// The row of an explicit receipt, if this socket was sent it.
+    /// The row of an explicit receipt, if this socket may have been sent it.
     WasSent {
         uuid: Uuid,
         row: Option<NotificationId>,
+        /// Somebody had it, or had read it, when the socket opened, as far as clocks agree.
+        was_settled: bool,
     },
 }
 

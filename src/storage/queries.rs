@@ -47,11 +47,11 @@ pub(super) fn answer(db: &Connection, query: &Query) -> rusqlite::Result<Answer>
             Answer::OldestWaiting { found, upto }
         }
         Query::WasSent { user, channel, uuid, first, last, since_ms } => {
-            let came = |at_ms: Option<i64>| at_ms.is_none() || at_ms >= *since_ms;
-            let is_theirs =
-                |n: &Notification| n.user == *user && n.channel == *channel && (*first..=*last).contains(&n.id);
-            let was_sent = |n: &Notification| is_theirs(n) && came(n.delivered_ms) && came(n.read_ms);
-            Answer::WasSent { uuid: *uuid, row: by_uuid(db, uuid)?.filter(was_sent).map(|n| n.id) }
+            let row = by_uuid(db, uuid)?
+                .filter(|n| n.user == *user && n.channel == *channel && (*first..=*last).contains(&n.id));
+            let before = |at_ms: Option<i64>| at_ms.zip(*since_ms).is_some_and(|(at_ms, since_ms)| at_ms < since_ms);
+            let was_settled = row.as_ref().is_some_and(|n| before(n.delivered_ms) || before(n.read_ms));
+            Answer::WasSent { uuid: *uuid, row: row.map(|n| n.id), was_settled }
         }
     };
     snapshot.finish()?;
@@ -393,7 +393,7 @@ fn newest_only(
         Some(_) => "AND n.channel = ?2",
         None => WAITING,
     };
-    let after = since.unwrap_or_else(|| NotificationId(asked.oldest.0.saturating_sub(1)));
+    let after = since.unwrap_or(NotificationId(asked.oldest.0 - 1));
     let rows = schema::of_user("n.id", "", &format!("{which} AND n.id > ?3"));
     let oldest_sent: Option<i64> = db
         .prepare_cached(&format!("{rows} ORDER BY 1 DESC LIMIT 1 OFFSET ?4"))?

@@ -341,3 +341,30 @@ fn an_import_into_a_database_that_follows_a_log_is_refused() {
     a.until(200, "ready");
     assert_eq!(a.digest(), digest);
 }
+
+#[test]
+#[ignore = "needs redis-server: tests/all has it"]
+fn a_node_that_finds_redis_full_drops_nothing_that_it_needs_itself() {
+    let redis = Redis::start();
+    let env = [redis.env(), vec![("HABITTOD_CHANNEL_LAYER_LOG_KEEP", "1ms".to_owned())]].concat();
+    let (mut a, mut b) = (Server::start_with(&env), Server::start_with(&env));
+    a.put_world();
+    agree(&[&a, &b]);
+    a.kill();
+    (100..400).for_each(|home| b.put_property(home));
+    b.kill();
+    let before = calls(&redis, "xtrim");
+    redis.call(&["CONFIG", "SET", "maxmemory", "1"]);
+    // Nobody is known any more, and it cannot say that it is there.
+    let forgets = [env, vec![("HABITTOD_CHANNEL_LAYER_LOG_FORGET", "1ms".to_owned())]].concat();
+    let moved = tempfile::tempdir().unwrap();
+    for file in ["habittod.db", "habittod.db-wal"] {
+        std::fs::copy(a.folder().join(file), moved.path().join(file)).unwrap();
+    }
+    let a = Server::start_in(moved, &forgets);
+    patiently(|| calls(&redis, "xtrim") > before, || "it never trimmed".to_owned());
+    a.until(503, "OOM");
+    redis.call(&["CONFIG", "SET", "maxmemory", "0"]);
+    a.until(200, "ready");
+    assert_eq!(a.digest(), b.digest());
+}

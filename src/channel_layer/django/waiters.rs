@@ -66,7 +66,20 @@ impl Waiters {
     /// Waits for the first messages; they count where it fails, too. What breaks is connected anew, and only that: the
     /// others are being handed messages meanwhile. An error where none is left.
     pub(super) fn wait(&mut self, at_most: Duration, messages: &mut Vec<Message>) -> io::Result<()> {
+        // Before it waits, since that may take a while, and what has come lies here until it is passed on.
+        let anew = self.connect_anew();
         let at_most = if self.broken == 0 { at_most } else { at_most.min(AGAIN) };
+        let failure = self.look(at_most, messages)?.map_or(anew, Err);
+        if self.broken == self.each.len() { failure } else { Ok(()) }
+    }
+
+    /// What has come by now, to all of them.
+    pub(super) fn collect(&mut self, messages: &mut Vec<Message>) -> io::Result<()> {
+        self.look(Duration::ZERO, messages).map(drop)
+    }
+
+    /// Reads what comes; why the last of those that broke did.
+    fn look(&mut self, at_most: Duration, messages: &mut Vec<Message>) -> io::Result<Option<io::Error>> {
         match self.poll.poll(&mut self.events, Some(at_most)) {
             Err(e) if e.kind() != ErrorKind::Interrupted => return Err(e),
             _ => {}
@@ -83,35 +96,31 @@ impl Waiters {
                 failure = Some(e);
             }
         }
-        if self.broken > 0 {
-            failure = self.connect_anew(now_us).err().or(failure);
-        }
-        match failure {
-            Some(e) if self.broken == self.each.len() => Err(e),
-            _ => Ok(()),
-        }
+        Ok(failure)
     }
 
-    /// Those for which it is time, until one cannot be had.
-    fn connect_anew(&mut self, now_us: u64) -> io::Result<()> {
-        for (n, place) in
-            self.each.iter_mut().enumerate().filter(|(_, place)| place.as_ref().is_err_and(|at_us| *at_us <= now_us))
-        {
-            *place = match self.connector.waiter(&self.poll, n) {
-                Ok(waiter) => Ok(waiter),
-                Err(e) => {
-                    *place = Err(now_us + AGAIN.as_micros() as u64);
-                    return Err(e);
-                }
-            };
-            self.broken -= 1;
+    /// Those for which it is time. Where one cannot be had, all others wait as well.
+    fn connect_anew(&mut self) -> io::Result<()> {
+        if self.broken == 0 {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    /// What has come by now, to all of them.
-    pub(super) fn collect(&mut self, messages: &mut Vec<Message>) -> io::Result<()> {
-        self.wait(Duration::ZERO, messages)
+        let now_us = self.clock.now().monotonic_us;
+        let later_us = now_us + AGAIN.as_micros() as u64;
+        let mut failure = Ok(());
+        for (n, place) in self.each.iter_mut().enumerate() {
+            if place.as_ref().is_err_and(|at_us| *at_us <= now_us) {
+                *place = if failure.is_ok() {
+                    self.connector.waiter(&self.poll, n).map_err(|e| {
+                        failure = Err(e);
+                        later_us
+                    })
+                } else {
+                    Err(later_us)
+                };
+                self.broken -= usize::from(place.is_ok());
+            }
+        }
+        failure
     }
 }
 
