@@ -131,7 +131,9 @@ impl World {
             if self.stage.hub.feed(socket.ticket).is_some() {
                 socket.mark = Some(known);
                 if socket.since.is_none() {
-                    socket.settled = self.ledger.acknowledged.clone();
+                    // Of a row behind that the hub has not heard yet, though a page may have brought it: to it, that is live.
+                    let settled = self.ledger.acknowledged.iter().copied().filter(|id| *id <= known.0);
+                    socket.settled = settled.collect();
                 }
             }
         }
